@@ -1,0 +1,145 @@
+//! What operators ask of a run.
+
+use crate::command::{Answer, Deadline, Operation, Refusal};
+use crate::event::EventKind;
+use crate::ids::{RequestId, StepNo};
+use crate::run::{Outcome, RunState};
+use crate::time::Timestamp;
+
+use super::{CHANGED, Deciding, UNCHANGED};
+
+impl Deciding<'_> {
+    pub(super) fn operate(&mut self, call: RequestId, operation: &Operation) -> Result<Answer, Refusal> {
+        if self.run.calls.contains(&call) {
+            return UNCHANGED;
+        }
+        match operation {
+            Operation::Cancel { reason } => self.cancel(call, reason),
+            Operation::Pause { reason } => self.pause(call, reason),
+            Operation::Resume => self.resume(call),
+            Operation::Retry { deadline } => self.retry(call, *deadline),
+            Operation::ExtendDeadline { which, to } => self.extend(call, *which, *to),
+        }
+    }
+
+    fn cancel(&mut self, call: RequestId, reason: &str) -> Result<Answer, Refusal> {
+        match self.run.state {
+            RunState::Running | RunState::Paused => {
+                let reason = if reason.is_empty() { "cancelled by an operator" } else { reason };
+                self.stop(Outcome::Cancelled, reason.to_owned(), Some(call));
+                CHANGED
+            }
+            RunState::Stopping(_) | RunState::Ended(Outcome::Cancelled) => UNCHANGED,
+            RunState::Ended(outcome) => self.refuse(format!("has already {}", past(outcome))),
+        }
+    }
+
+    fn pause(&mut self, call: RequestId, reason: &str) -> Result<Answer, Refusal> {
+        match self.run.state {
+            RunState::Running => {
+                let reason = if reason.is_empty() { "paused by an operator" } else { reason };
+                self.record(EventKind::RunPaused { reason: reason.to_owned(), call: Some(call) });
+                CHANGED
+            }
+            RunState::Paused => UNCHANGED,
+            RunState::Stopping(_) => self.refuse("is stopping, which cannot be paused".to_owned()),
+            RunState::Ended(outcome) => self.refuse(format!("has already {}", past(outcome))),
+        }
+    }
+
+    fn resume(&mut self, call: RequestId) -> Result<Answer, Refusal> {
+        match self.run.state {
+            RunState::Paused => {
+                self.record(EventKind::RunResumed { call });
+                CHANGED
+            }
+            RunState::Running => UNCHANGED,
+            RunState::Stopping(_) => self.refuse("is stopping, which cannot be resumed".to_owned()),
+            RunState::Ended(outcome) => {
+                self.refuse(format!("has already {}; RetryRun makes it go on", past(outcome)))
+            }
+        }
+    }
+
+    fn retry(&mut self, call: RequestId, deadline: Option<Timestamp>) -> Result<Answer, Refusal> {
+        match self.run.state {
+            RunState::Ended(Outcome::Failed | Outcome::TimedOut | Outcome::Cancelled) => {}
+            RunState::Ended(Outcome::Succeeded) => return self.refuse("has succeeded: nothing to retry".to_owned()),
+            RunState::Running | RunState::Paused | RunState::Stopping(_) => {
+                return self.refuse("has not ended yet: nothing to retry".to_owned());
+            }
+        }
+        if self.run.steps.iter().all(|step| step.state.is_done()) {
+            return self.refuse("has no step to retry: every step is done, so it would end the same way".to_owned());
+        }
+        let deadline = deadline.or(self.run.deadline);
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
+            return self.refuse("needs a deadline that lies ahead: set `deadline` in this call".to_owned());
+        }
+        self.record(EventKind::RunRetried { deadline, call });
+        CHANGED
+    }
+
+    fn extend(&mut self, call: RequestId, which: Deadline, to: Timestamp) -> Result<Answer, Refusal> {
+        if !matches!(self.run.state, RunState::Running | RunState::Paused) {
+            return self.refuse("is stopping or has ended: its deadlines have no effect any more".to_owned());
+        }
+        if to <= self.now {
+            return self.refuse("cannot be given a deadline that has passed: set a later time".to_owned());
+        }
+        match which {
+            Deadline::Run => {
+                self.refuse_fired(self.run.deadline)?;
+                self.record(EventKind::RunDeadlineSet { deadline: to, call });
+            }
+            Deadline::Step(step) => {
+                let current = self.run.steps.get(step).ok_or(Refusal::StepUnknown(step))?;
+                self.refuse_fired(current.deadline)?;
+                if !current.state.is_open() {
+                    return self.refuse_step(step, "has ended: its deadline has no effect any more");
+                }
+                if current.state == crate::run::StepState::Pending {
+                    return self.refuse_step(step, "has no deadline before it is ready: set the run's instead");
+                }
+                self.record(EventKind::StepDeadlineSet { step, deadline: to, call });
+            }
+            Deadline::Attempt(step) => {
+                let current = self.run.steps.get(step).ok_or(Refusal::StepUnknown(step))?;
+                let Some((_, attempt)) = current.live() else {
+                    return self.refuse_step(step, "has no attempt under way");
+                };
+                self.refuse_fired(attempt.deadline)?;
+                self.record(EventKind::AttemptDeadlineSet { step, deadline: to, call });
+            }
+        }
+        CHANGED
+    }
+
+    /// A deadline that has passed is as good as fired: its timer may already be on its way.
+    fn refuse_fired(&self, deadline: Option<Timestamp>) -> Result<(), Refusal> {
+        match deadline {
+            Some(deadline) if deadline <= self.now => {
+                Err(Refusal::WrongState(format!("run {}: this deadline has already passed", self.run.request.id)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse(&self, what: String) -> Result<Answer, Refusal> {
+        Err(Refusal::WrongState(format!("run {} {what}", self.run.request.id)))
+    }
+
+    fn refuse_step(&self, step: StepNo, what: &str) -> Result<Answer, Refusal> {
+        let name = &self.workflow.steps[step].name;
+        Err(Refusal::WrongState(format!("step {name} of run {} {what}", self.run.request.id)))
+    }
+}
+
+fn past(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::TimedOut => "timed out",
+        Outcome::Cancelled => "been cancelled",
+    }
+}
