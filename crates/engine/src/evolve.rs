@@ -113,6 +113,7 @@ impl Run {
         for step in self.steps.iter_mut().filter(|step| !step.state.is_done()) {
             step.state = StepState::Pending;
             step.used = Used::default();
+            step.ready_at = None;
             step.deadline = None;
             step.error = None;
             step.ended_at = None;
@@ -125,6 +126,7 @@ impl Step {
         match kind {
             EventKind::StepReady { deadline, .. } => {
                 self.state = StepState::Ready(at);
+                self.ready_at = self.ready_at.or(Some(at));
                 self.deadline = *deadline;
             }
             EventKind::StepSkipped { .. } => self.close(StepState::Skipped, None, at),

@@ -110,6 +110,8 @@ pub struct Step {
     pub best_done: i64,
     /// Ways back since `best_done` last grew.
     pub used: Used,
+    /// When it was first READY.
+    pub ready_at: Option<Timestamp>,
     /// When `step_timeout` ends it; set when it is first READY.
     pub deadline: Option<Timestamp>,
     /// What it made.
@@ -348,6 +350,7 @@ impl Step {
             checkpoint: None,
             best_done: 0,
             used: Used::default(),
+            ready_at: None,
             deadline: None,
             output: None,
             cost: Money::ZERO,

@@ -15,13 +15,7 @@ pub(super) fn parse(source: &[u8]) -> Result<Workflow, Vec<Problem>> {
     let mut report = Report::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let at = error.span().map_or(0, |span| span.start);
-        if is_duplicate(error) {
-            let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
-            report.add(at, "", format!("the key {} is there twice: remove one", quote(key)));
-        } else {
-            report.add(at, "", format!("this is no TOML: {}", brief(&error.message())));
-        }
+        syntax_error(text, error, &mut report);
     }
     // What the parser made of broken lines would only raise problems that are none.
     if !errors.iter().all(is_duplicate) {
@@ -48,6 +42,17 @@ fn decode(source: &[u8]) -> Result<&str, Problem> {
     })
 }
 
+fn syntax_error(text: &str, error: &toml::de::Error, report: &mut Report) {
+    let span = error.span().unwrap_or(0..0);
+    if is_duplicate(error) {
+        let key = text.get(span.clone()).unwrap_or_default();
+        report.add(span.start, "", format!("the key {} is there twice: remove one", quote(key)));
+    } else if !report.is_wrong_at(span.start) {
+        // Once for each line: what follows on a broken line follows from it.
+        report.add(span.start, "", format!("this is no TOML: {}", brief(&error.message())));
+    }
+}
+
 fn is_duplicate(error: &toml::de::Error) -> bool {
     error.message() == "duplicate key"
 }
@@ -68,9 +73,6 @@ fn workflow(mut section: Section<'_>, report: &mut Report) -> (String, Vec<Step>
             format!("there are {many} steps: at most {most} can be, so from here on none is read"),
         );
         sections.truncate(limits::STEPS);
-    }
-    if let Some(field) = listed.filter(|_| sections.is_empty()) {
-        field.wrong(report, "is empty: write at least one [[step]]");
     }
     section.finish(report);
     let drafts: Vec<Draft<'_>> = sections.into_iter().map(|section| Draft::read(section, report)).collect();

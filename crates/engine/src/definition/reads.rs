@@ -136,8 +136,10 @@ impl Walk<'_> {
             self.reads.sums += 1;
         }
         if MACROS.contains(&name) {
-            self.refuse(format!("calls {name}: loops are refused, because their cost has no bound"));
-        } else if name == operators::OPT_INDEX || name == operators::OPT_SELECT {
+            // Its arguments name the loop's own variables.
+            return self.refuse(format!("calls {name}: loops are refused, because their cost has no bound"));
+        }
+        if name == operators::OPT_INDEX || name == operators::OPT_SELECT {
             self.refuse("uses `.?` or `[?`: write has(…) && …");
         } else if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
             let known = FUNCTIONS.join(", ");

@@ -27,8 +27,17 @@ impl Report {
 
     /// Notes that something is wrong at the byte `at`.
     pub(super) fn add(&mut self, at: usize, key: impl Into<String>, message: impl Into<String>) {
-        let line = self.line_starts.partition_point(|start| *start <= at) + 1;
-        self.problems.push(Problem { line, key: key.into(), message: message.into() });
+        let problem = Problem { line: self.line(at), key: key.into(), message: message.into() };
+        self.problems.push(problem);
+    }
+
+    /// Whether the last thing noted is on the line of the byte `at`.
+    pub(super) fn is_wrong_at(&self, at: usize) -> bool {
+        self.problems.last().is_some_and(|problem| problem.line == self.line(at))
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at) + 1
     }
 
     /// All problems, in the order of their lines; so many that somebody reads them.
@@ -232,6 +241,9 @@ impl<'t> Field<'t> {
             self.wrong_kind(report, "[[step]], with two brackets, above each step");
             return Vec::new();
         };
+        if array.is_empty() {
+            self.wrong(report, "is empty: write at least one [[step]]");
+        }
         let mut sections = Vec::new();
         for (index, item) in array.iter().enumerate() {
             let path = format!("{}[{}]", self.key, index + 1);

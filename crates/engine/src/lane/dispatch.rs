@@ -212,6 +212,12 @@ impl Dispatch {
         tickets
     }
 
+    /// How many polls wait on a queue.
+    pub fn waiting(&self, name: &Arc<str>) -> usize {
+        let parked = self.queues.get(name).map(|queue| &queue.parked).into_iter().flatten();
+        parked.filter(|ticket| self.pollers.get(ticket).is_some_and(|poller| poller.free > 0)).count()
+    }
+
     /// Queues on which polls wait.
     pub fn parked_queues(&self) -> Vec<Arc<str>> {
         let waiting = self.queues.iter().filter(|(_, queue)| {

@@ -24,6 +24,7 @@ mod ask;
 mod batch;
 mod cache;
 mod dispatch;
+mod inspect;
 mod outcome;
 mod sessions;
 pub mod work;
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Beat, Failure, Grant, GrantedRun, LeaseBeat, Poll, Progress, Reply, Standing, Ticket};
+pub use inspect::Inspection;
 pub use sessions::{DISPATCH_TIMEOUT, SESSION_LASTS};
 
 use crate::command::{Answer, Command, Lease, Report, Timer};

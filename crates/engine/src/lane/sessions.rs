@@ -319,6 +319,17 @@ impl Sessions {
         clock.is_some_and(|clock| clock.attempt == attempt && !clock.started)
     }
 
+    /// When the executors that hold a run's steps last called, and how far they said they are.
+    pub fn inspect(&self, run: RunId) -> (BTreeMap<StepNo, Timestamp>, BTreeMap<StepNo, i64>) {
+        let held = self.sessions.values().flat_map(|session| {
+            let of_run = session.leases.range((run, 0)..=(run, StepNo::MAX));
+            of_run.map(|((_, step), clock)| (*step, session.heard, clock.done))
+        });
+        let held: Vec<_> = held.collect();
+        let heard = held.iter().map(|(step, heard, _)| (*step, *heard)).collect();
+        (heard, held.iter().map(|(step, _, done)| (*step, *done)).collect())
+    }
+
     /// Runs with live leases here, for replicas that share the work.
     pub fn watched(&self) -> Vec<RunId> {
         let mut runs: Vec<RunId> =

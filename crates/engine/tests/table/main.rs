@@ -1,0 +1,75 @@
+//! The state machine as tables: each row starts a run somewhere, gives it commands, and says exactly what follows.
+//!
+//! The rows are in the `.txt` files beside this one, by topic. A row:
+//!
+//! ```text
+//! case a lost reply is no failure
+//! with a(price 0.1) b(needs a)              the workflow, in the shorthand of `flow`
+//! from lease a                              how it gets there; not checked, but that nothing is refused
+//! +10s undelivered a => returned a#1 DISPATCH_TIMEOUT
+//! lease a            => leased a#2 -> …     a command, its events, and its answer unless that is a plain yes
+//! says was given the step                   part of what the last command's events or answer say to people
+//! state RUNNING | a LEASED#2 used 0/1/0 | b PENDING
+//! ```
+//!
+//! `script` lists the commands, `show` says how events, answers and states are written. Every row starts with `submit` unless
+//! `from` says otherwise. `matrix.txt` crosses every state with every command.
+
+mod flow;
+mod matrix;
+mod row;
+mod script;
+mod show;
+mod stage;
+
+use row::check;
+
+#[test]
+fn steps() {
+    check("steps.txt");
+}
+
+#[test]
+fn budgets() {
+    check("budgets.txt");
+}
+
+#[test]
+fn leases() {
+    check("leases.txt");
+}
+
+#[test]
+fn checkpoints() {
+    check("checkpoints.txt");
+}
+
+#[test]
+fn stopping() {
+    check("stopping.txt");
+}
+
+#[test]
+fn operators() {
+    check("operators.txt");
+}
+
+#[test]
+fn deadlines() {
+    check("deadlines.txt");
+}
+
+#[test]
+fn money() {
+    check("money.txt");
+}
+
+#[test]
+fn extremes() {
+    check("extremes.txt");
+}
+
+#[test]
+fn every_command_in_every_state() {
+    matrix::check("matrix.txt");
+}
