@@ -1,0 +1,15 @@
+//! Between the engine's types and the contract's messages. No decisions here.
+
+mod event;
+mod lease;
+mod parts;
+mod run;
+
+pub use event::{DecodeError, decode_events, encode_events};
+pub use lease::step_lease;
+pub use parts::{artifact_from_proto, artifact_to_proto, error_to_proto, modality_from_proto, modality_to_proto, step_error};
+pub use run::{Detail, run_state, run_to_proto, step_state};
+
+pub(crate) use event::{event_from_proto, version_of};
+pub(crate) use lease::session;
+pub(crate) use parts::{directive, json, money, money_from, object, span, time, time_from};

@@ -1,0 +1,83 @@
+//! What a server can be told, and every bound that it keeps.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A server's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where Postgres is: a `postgresql://` URL.
+    pub database_url: String,
+    /// Where gRPC listens; port 0 takes a free one.
+    pub grpc_listen: SocketAddr,
+    /// Where HTTP listens, if it does.
+    pub http_listen: Option<SocketAddr>,
+    /// The folder of definitions.
+    pub workflows: PathBuf,
+    /// Bring the schema up to date before serving.
+    pub migrate: bool,
+    /// The database was restored, or lost commits: delete every session first, and credit no outage.
+    pub after_restore: bool,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// Every bound of a server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one message that a client may send.
+    pub message_bytes: usize,
+    /// Calls that one connection may have under way.
+    pub streams_per_connection: u32,
+    /// Bytes of a call's headers.
+    pub header_bytes: u32,
+    /// Streams that a client may have reset before they were looked at; more end the connection (rapid reset).
+    pub pending_resets: usize,
+    /// Streams that the server may have reset for errors of the client; more end the connection.
+    pub local_error_resets: usize,
+    /// How often a quiet connection is asked whether it lives.
+    pub keepalive_interval: Duration,
+    /// How long it may take to say so.
+    pub keepalive_timeout: Duration,
+    /// How old a connection may get, so that clients spread over new replicas.
+    pub connection_age: Duration,
+    /// Submits that may wait for the lane.
+    pub waiting_submits: usize,
+    /// Connections for reads.
+    pub read_connections: u32,
+    /// How long a stop waits for calls under way.
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            database_url: String::new(),
+            grpc_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_051)),
+            http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080))),
+            workflows: PathBuf::from("workflows"),
+            migrate: true,
+            after_restore: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            message_bytes: 4 << 20,
+            streams_per_connection: 1_024,
+            header_bytes: 16 << 10,
+            pending_resets: 64,
+            local_error_resets: 64,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            connection_age: Duration::from_secs(3_600),
+            waiting_submits: 8_192,
+            read_connections: 8,
+            drain: Duration::from_secs(20),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Drives the engine's lane against Postgres: takes calls in, does the lane's work one piece at a time, hands replies out.
+//!
+//! The driver is a task of its own: a caller that goes away cancels its wait, never a statement under way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration as StdDuration;
+
+use longtake_engine::ids::{RunId, SessionId};
+use longtake_engine::lane::work::{Committed, Work};
+use longtake_engine::lane::{Ask, Asked, Beat, Config, Inspection, Lane, Poll, Reply, Ticket};
+use longtake_engine::time::Duration;
+use longtake_store::LaneConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::errors::{Refused, stopping};
+use crate::hub::Hub;
+use crate::stored;
+use crate::workflows::Workflows;
+
+/// Calls that may wait for the driver to take them in.
+const WAITING_CALLS: usize = 16_384;
+/// How long the driver waits before it tries again what the database refused.
+const BREATH: StdDuration = StdDuration::from_millis(50);
+
+enum Message {
+    Ask(Ask, oneshot::Sender<Reply>),
+    EndPoll { ticket: Ticket, gone: bool },
+    Inspect { run: RunId, queues: Vec<Arc<str>>, answer: oneshot::Sender<Inspection> },
+}
+
+/// What callers hold.
+#[derive(Clone)]
+pub struct LaneHandle {
+    messages: mpsc::Sender<Message>,
+    tickets: Arc<AtomicU64>,
+}
+
+/// Tells the lane that a poll's caller went away, unless it was answered.
+struct PollGuard<'a> {
+    handle: &'a LaneHandle,
+    ticket: Ticket,
+    answered: bool,
+}
+
+impl Drop for PollGuard<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let message = Message::EndPoll { ticket: self.ticket, gone: true };
+            if let Err(mpsc::error::TrySendError::Full(message)) = self.handle.messages.try_send(message) {
+                // The channel is full of calls: waiting for room must not be tied to the caller, who is gone.
+                let messages = self.handle.messages.clone();
+                tokio::spawn(async move { messages.send(message).await });
+            }
+        }
+    }
+}
+
+impl LaneHandle {
+    fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Refused> {
+        self.messages.send(message).await.map_err(|_| stopping())
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Reply, Refused> {
+        let (sender, reply) = oneshot::channel();
+        self.send(Message::Ask(ask, sender)).await?;
+        reply.await.map_err(|_| stopping())
+    }
+
+    /// Asks something of runs; each is answered on its own once it is committed. With `next`, also for steps in that commit.
+    pub async fn command(&self, commands: Vec<Asked>, next: Option<Poll>) -> Result<Reply, Refused> {
+        let ticket = self.ticket();
+        let mut guard = next.is_some().then_some(PollGuard { handle: self, ticket, answered: false });
+        let reply = self.ask(Ask { ticket, commands, sheddable: false, beat: None, poll: next }).await;
+        if let Some(guard) = &mut guard {
+            guard.answered = true;
+        }
+        reply
+    }
+
+    /// Submits runs: the first to be refused when too much is waiting.
+    pub async fn submit(&self, commands: Vec<Asked>) -> Result<Reply, Refused> {
+        self.ask(Ask { ticket: self.ticket(), commands, sheddable: true, beat: None, poll: None }).await
+    }
+
+    /// Renews a session and its leases.
+    pub async fn beat(&self, beat: Beat) -> Result<Reply, Refused> {
+        let ask = Ask { ticket: self.ticket(), commands: Vec::new(), sheddable: false, beat: Some(beat), poll: None };
+        self.ask(ask).await
+    }
+
+    /// Waits for steps until there is one, `wait` is over, or the server stops.
+    pub async fn poll(&self, poll: Poll, wait: StdDuration, stop: &CancellationToken) -> Result<Reply, Refused> {
+        let ticket = self.ticket();
+        let (sender, mut reply) = oneshot::channel();
+        let ask = Ask { ticket, commands: Vec::new(), sheddable: false, beat: None, poll: Some(poll) };
+        self.send(Message::Ask(ask, sender)).await?;
+        let mut guard = PollGuard { handle: self, ticket, answered: false };
+        let answered = tokio::select! {
+            reply = &mut reply => Some(reply),
+            () = tokio::time::sleep(wait) => None,
+            () = stop.cancelled() => None,
+        };
+        let reply = match answered {
+            Some(reply) => reply,
+            None => {
+                self.send(Message::EndPoll { ticket, gone: false }).await?;
+                reply.await
+            }
+        };
+        guard.answered = true;
+        reply.map_err(|_| stopping())
+    }
+
+    /// What the lane knows of a run's leases and of who waits on queues.
+    pub async fn inspect(&self, run: RunId, queues: Vec<Arc<str>>) -> Result<Inspection, Refused> {
+        let (answer, inspection) = oneshot::channel();
+        self.send(Message::Inspect { run, queues, answer }).await?;
+        inspection.await.map_err(|_| stopping())
+    }
+}
+
+/// Whom the driver tells of changes.
+#[derive(Clone, Default)]
+pub struct Hubs {
+    /// Watchers of runs.
+    pub runs: Hub<RunId>,
+    /// Heartbeats that are held.
+    pub sessions: Hub<SessionId>,
+}
+
+/// The driver.
+pub struct Driver {
+    lane: Lane,
+    connection: LaneConnection,
+    workflows: Workflows,
+    clock: Arc<Clock>,
+    hubs: Hubs,
+    messages: mpsc::Receiver<Message>,
+    callers: HashMap<Ticket, oneshot::Sender<Reply>>,
+}
+
+/// A lane's handle and its driver, which is to be spawned.
+pub fn lane(
+    config: Config,
+    connection: LaneConnection,
+    workflows: Workflows,
+    clock: Arc<Clock>,
+    hubs: Hubs,
+) -> (LaneHandle, Driver) {
+    let (sender, messages) = mpsc::channel(WAITING_CALLS);
+    let handle = LaneHandle { messages: sender, tickets: Arc::default() };
+    let lane = Lane::new(config);
+    let driver = Driver { lane, connection, workflows, clock, hubs, messages, callers: HashMap::new() };
+    (handle, driver)
+}
+
+impl Driver {
+    /// Runs until every handle is gone and all that was asked is answered, or `abandon` is cancelled.
+    pub async fn run(mut self, abandon: CancellationToken) {
+        tokio::select! {
+            () = self.drive() => {}
+            () = abandon.cancelled() => tracing::warn!("the lane was abandoned with work under way"),
+        }
+    }
+
+    async fn drive(&mut self) {
+        loop {
+            while let Ok(message) = self.messages.try_recv() {
+                self.take(message);
+            }
+            let now = self.clock.now();
+            let work = self.lane.next(now, &mut rand::random::<u64>);
+            self.deliver();
+            match work {
+                Some(work) => {
+                    self.work(work).await;
+                    self.deliver();
+                }
+                None => {
+                    let until = self.lane.wake_at().since(self.clock.now()).to_std();
+                    match tokio::time::timeout(until, self.messages.recv()).await {
+                        Ok(Some(message)) => self.take(message),
+                        Ok(None) => return,
+                        Err(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Ask(ask, caller) => {
+                self.callers.insert(ask.ticket, caller);
+                self.lane.ask(ask, now);
+            }
+            Message::EndPoll { ticket, gone } => self.lane.end_poll(ticket, gone, now),
+            Message::Inspect { run, queues, answer } => {
+                // Nobody left to tell is fine.
+                let _ = answer.send(self.lane.inspect(run, &queues));
+            }
+        }
+    }
+
+    /// Hands out replies; grants that nobody is there to take go back at once.
+    fn deliver(&mut self) {
+        for reply in self.lane.replies() {
+            let Some(caller) = self.callers.remove(&reply.ticket) else { continue };
+            if let Err(reply) = caller.send(reply) {
+                let tokens: Vec<_> = reply.grants.iter().map(|grant| grant.token).collect();
+                self.lane.hand_back(tokens, self.clock.now(), &mut rand::random::<u64>);
+            }
+        }
+        self.lane.touched().into_iter().for_each(|run| self.hubs.runs.hint(run));
+        self.lane.woken().into_iter().for_each(|session| self.hubs.sessions.hint(session));
+    }
+
+    async fn work(&mut self, work: Work) {
+        match work {
+            Work::Load(load) => {
+                let loaded = loop {
+                    let rows = self.connection.load(&load).await;
+                    match stored::decode_loaded(rows, &self.workflows).await {
+                        Ok(loaded) => break loaded,
+                        Err(error) => breathe("reading runs", &error).await,
+                    }
+                };
+                self.lane.loaded(&load, loaded, self.clock.now());
+            }
+            Work::Write(write) => {
+                let encoded = stored::encode(&write);
+                let (outcome, time) = self.connection.write(&write, &encoded).await;
+                time.into_iter().for_each(|time| self.clock.sync(time));
+                if let Committed::Failed(why) = &outcome {
+                    tracing::warn!(%why, runs = write.runs.len(), "a write failed");
+                    tokio::time::sleep(BREATH).await;
+                }
+                self.lane.committed(outcome, self.clock.now(), &mut rand::random::<u64>);
+            }
+            Work::EndSessions(ids) => {
+                let ended = loop {
+                    match self.connection.end_sessions(&ids).await {
+                        Ok(ended) => break ended,
+                        Err(error) => breathe("ending sessions", &error).await,
+                    }
+                };
+                self.lane.sessions_ended(&ids, &ended, self.clock.now());
+            }
+            Work::ForgetSessions(ids) => {
+                while let Err(error) = self.connection.forget_sessions(&ids).await {
+                    breathe("forgetting sessions", &error).await;
+                }
+                self.lane.sessions_forgotten(&ids);
+            }
+            Work::Housekeep(round) => {
+                let (found, time) = loop {
+                    match self.connection.housekeep(&round).await {
+                        Ok(found) => break found,
+                        Err(error) => breathe("housekeeping", &error).await,
+                    }
+                };
+                self.clock.sync(time);
+                self.lane.found(found);
+            }
+        }
+    }
+}
+
+async fn breathe(what: &str, error: &(dyn std::error::Error + Send + Sync)) {
+    tracing::warn!(%error, "{what} failed; trying again");
+    tokio::time::sleep(BREATH).await;
+}
+
+/// The bounds of the lane, from the server's.
+pub(crate) fn config(waiting_submits: usize) -> Config {
+    Config { waiting_submits, housekeeping: Duration::from_secs(5), ..Config::default() }
+}

@@ -1,0 +1,21 @@
+//! The orchestrator runs: it drives the engine's lane against Postgres and serves the contract.
+//!
+//! [`lane`] is the one path on which runs change; [`services`] validate, ask and answer; [`stored`] turns rows into runs;
+//! [`serve()`](serve) puts it together. What a run may do is decided in `longtake-engine`, never here.
+
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod errors;
+pub mod hub;
+mod http;
+pub mod lane;
+mod serve;
+pub mod services;
+pub mod stored;
+pub mod telemetry;
+pub mod validate;
+pub mod workflows;
+
+pub use config::{Config, Limits};
+pub use serve::{ServeError, migrate, migrate_down, serve};

@@ -1,0 +1,190 @@
+//! Puts a server together, and takes it apart in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use longtake_proto::v1::content_service_server::ContentServiceServer;
+use longtake_proto::v1::executor_service_server::ExecutorServiceServer;
+use longtake_proto::v1::run_service_server::RunServiceServer;
+use longtake_proto::v1::workflow_service_server::WorkflowServiceServer;
+use longtake_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+
+use crate::clock::Clock;
+use crate::config::{Config, Limits};
+use crate::lane::{self, Hubs};
+use crate::services::{Content, Executors, Runs, Shared, WorkflowCatalog};
+use crate::telemetry::call_span;
+use crate::workflows::{Workflows, WorkflowsError};
+
+/// A server could not start, or broke.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The database: not reachable, not set up for durability, or with a schema that excludes this binary.
+    #[error(transparent)]
+    Store(#[from] longtake_store::Error),
+    /// The definitions.
+    #[error(transparent)]
+    Workflows(#[from] WorkflowsError),
+    /// An address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {error}: choose another with --grpc-listen or --http-listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The gRPC server broke.
+    #[error("the gRPC server broke: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// Reflection could not be built from the contract's descriptors.
+    #[error("the contract's descriptors are broken: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The lane ended though the server did not.
+    #[error("the lane broke down; nothing that was acknowledged is lost: restart the server")]
+    Lane,
+}
+
+/// Serves until `stop` is cancelled; then answers held calls early, finishes what is under way, and returns.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
+    let limits = config.limits.clone();
+    let store = Store::connect(&config.database_url, limits.read_connections).await?;
+    store.check_settings().await?;
+    if config.migrate {
+        store.migrate().await?;
+    }
+    store.check_schema().await?;
+    let replica = uuid::Uuid::new_v4();
+    let now = store.begin_service(replica, config.after_restore).await?;
+    let reads = store.reads();
+    let workflows = Workflows::new(reads.clone());
+    let count = workflows.load(&config.workflows).await?;
+    tracing::info!(count, folder = %config.workflows.display(), "workflows loaded");
+
+    let grpc = listen(config.grpc_listen).await?;
+    let http = match config.http_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let clock = Arc::new(Clock::new(now));
+    let hubs = Hubs::default();
+    let connection = store.lane(replica).await?;
+    let (handle, driver) =
+        lane::lane(lane::config(limits.waiting_submits), connection, workflows.clone(), clock.clone(), hubs.clone());
+    let abandon = CancellationToken::new();
+    let driving = tokio::spawn(driver.run(abandon.clone()));
+    // The driver ends when the last handle is gone: none may be kept here.
+    let shared = Shared { lane: handle, reads: reads.clone(), workflows, clock, hubs, stop: stop.clone() };
+    if let Some(http) = http {
+        announce("HTTP", &http);
+        tokio::spawn(crate::http::serve(http, reads, stop.clone()));
+    }
+    announce("gRPC", &grpc);
+    let served = serve_grpc(grpc, shared, &limits, stop, driving, abandon).await;
+    store.end_service(replica).await;
+    served
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })
+}
+
+fn announce(what: &str, listener: &TcpListener) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "{what} listening");
+    }
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    shared: Shared,
+    limits: &Limits,
+    stop: CancellationToken,
+    mut driving: tokio::task::JoinHandle<()>,
+    abandon: CancellationToken,
+) -> Result<(), ServeError> {
+    let router = router(shared, limits, &stop).await?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended.map_err(ServeError::from),
+        _ = &mut driving => return Err(ServeError::Lane),
+        // Streams watch the stop token themselves; this ends the wait for a client that does not read.
+        () = late(&stop, limits.drain) => {
+            tracing::warn!("some calls did not end in time and were cut off");
+            Ok(())
+        }
+    };
+    // Every handle is gone with the services: the driver finishes what it was asked and ends.
+    if tokio::time::timeout(limits.drain, &mut driving).await.is_err() {
+        abandon.cancel();
+        // It was told to end; how it ended changes nothing any more.
+        let _ = driving.await;
+    }
+    ended
+}
+
+async fn late(stop: &CancellationToken, drain: std::time::Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(drain).await;
+}
+
+async fn router(
+    shared: Shared,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<tonic::transport::server::Router, ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let names = ["", "longtake.v1.ContentService", "longtake.v1.RunService", "longtake.v1.ExecutorService", "longtake.v1.WorkflowService"];
+    for name in names {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        for name in names {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    });
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(longtake_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let bytes = limits.message_bytes;
+    let router = tonic::transport::Server::builder()
+        .max_concurrent_streams(limits.streams_per_connection)
+        .http2_max_header_list_size(limits.header_bytes)
+        .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
+        .http2_max_local_error_reset_streams(Some(limits.local_error_resets))
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        .max_connection_age(limits.connection_age)
+        .tcp_nodelay(true)
+        .trace_fn(call_span)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(ContentServiceServer::new(Content(shared.clone())).max_decoding_message_size(bytes))
+        .add_service(RunServiceServer::new(Runs(shared.clone())).max_decoding_message_size(bytes))
+        .add_service(WorkflowServiceServer::new(WorkflowCatalog(shared.clone())).max_decoding_message_size(bytes))
+        .add_service(ExecutorServiceServer::new(Executors(shared)).max_decoding_message_size(bytes));
+    Ok(router)
+}
+
+/// Brings the schema of a database up to date.
+pub async fn migrate(database_url: &str) -> Result<(), ServeError> {
+    let store = Store::connect(database_url, 1).await?;
+    Ok(store.migrate().await?)
+}
+
+/// Takes the schema of a database down to a version; 0 removes everything.
+pub async fn migrate_down(database_url: &str, to: i64) -> Result<(), ServeError> {
+    let store = Store::connect(database_url, 1).await?;
+    Ok(store.migrate_down(to).await?)
+}

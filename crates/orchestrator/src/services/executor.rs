@@ -1,0 +1,299 @@
+//! ExecutorService: what executors speak.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use longtake_engine::command::{Answer, Command, Lease, Report};
+use longtake_engine::ids::{LeaseToken, RequestId, SessionId};
+use longtake_engine::lane::{Asked, Beat, Failure, LeaseBeat, Poll, Reply};
+use longtake_engine::run::Directive;
+use longtake_engine::time::Duration;
+use longtake_proto::v1::executor_service_server::ExecutorService;
+use longtake_proto::v1::{self as pb, Reason};
+use tonic::{Request, Response, Status};
+
+use crate::codec;
+use crate::errors::{Refused, accepted};
+use crate::validate::{self, Problems};
+
+use super::Shared;
+
+/// The longest that a poll or a heartbeat is held.
+const MAX_WAIT: Duration = Duration::from_secs(50);
+/// Leases in one heartbeat, reports in one batch.
+const ITEMS: usize = 1_000;
+
+/// The service.
+#[derive(Clone)]
+pub struct Executors(pub Shared);
+
+/// One item of a call: refused at the edge, or the command's place in the ask.
+type Item = Result<(), Refused>;
+
+impl Executors {
+    fn poll_response(&self, reply: &Reply) -> pb::PollStepsResponse {
+        let (session_remaining, next_heartbeat_delay) = codec::session(reply.session);
+        let now = self.0.now();
+        let leases = reply.grants.iter().map(|grant| codec::step_lease(grant, now)).collect();
+        pb::PollStepsResponse { leases, session_remaining, next_heartbeat_delay }
+    }
+
+    fn next_poll(session: SessionId, next: &pb::NextPoll) -> Result<Poll, Refused> {
+        let mut problems = Problems::default();
+        let queues = queues(&mut problems, &next.queues);
+        let max_steps = max_steps(&mut problems, next.max_steps);
+        let request = problems.request_id(&next.request_id);
+        problems.finish()?;
+        let executor = Arc::from("executor");
+        Ok(Poll { session, executor, queues, max_steps, request: Some(request), park: false })
+    }
+
+    /// Asks for reports; the answers come in their order.
+    async fn report(
+        &self,
+        session: &str,
+        reports: Vec<Result<(LeaseToken, Report), Refused>>,
+        next: Option<&pb::NextPoll>,
+    ) -> Result<(Vec<Result<pb::Verdict, Refused>>, Option<pb::PollStepsResponse>), Refused> {
+        let poll = match next {
+            Some(next) => Some(Self::next_poll(validate::session_id(session)?, next)?),
+            None => None,
+        };
+        let polled = poll.is_some();
+        let mut commands = Vec::new();
+        let mut items: Vec<Item> = Vec::new();
+        for report in reports {
+            items.push(report.map(|(token, report)| {
+                let command = Command::Report { lease: Lease::from(&token), report };
+                commands.push(Asked { run: token.run, workflow: None, command });
+            }));
+        }
+        let reply = self.0.lane.command(commands, poll).await?;
+        let next = polled.then(|| self.poll_response(&reply));
+        let mut answers = reply.answers.into_iter();
+        let verdicts = items.into_iter().map(|item| {
+            item.and_then(|()| verdict(answers.next().unwrap_or(Err(Failure::Overloaded)))).map(|(verdict, ..)| verdict)
+        });
+        Ok((verdicts.collect(), next))
+    }
+
+    async fn report_one(
+        &self,
+        session: &str,
+        report: Result<(LeaseToken, Report), Refused>,
+        next: Option<&pb::NextPoll>,
+    ) -> Result<(Option<pb::Verdict>, Option<pb::PollStepsResponse>), Refused> {
+        let (mut verdicts, next) = self.report(session, vec![report], next).await?;
+        let verdict = verdicts.pop().unwrap_or_else(|| Err(Refused::new(Reason::Internal, "no verdict")))?;
+        Ok((Some(verdict), next))
+    }
+
+    async fn heartbeat(&self, request: pb::HeartbeatStepsRequest) -> Result<pb::HeartbeatStepsResponse, Refused> {
+        let mut problems = Problems::default();
+        problems.check(request.leases.len() <= ITEMS, "leases", "at most 1000");
+        let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
+        let wait = problems.span("wait", request.wait.as_ref(), MAX_WAIT);
+        problems.finish()?;
+        let mut hints = self.0.hubs.sessions.wait_for(session);
+        let tokens: Vec<String> = request.leases.iter().map(|lease| lease.lease_token.clone()).collect();
+        let (beats, items) = beats(request.leases);
+        let complete = !request.partial && items.iter().all(|item| item.token.is_ok());
+        let beat = Beat { session, executor: Arc::from("executor"), leases: beats, complete };
+        let held = beat.leases.iter().map(|lease| LeaseBeat { checkpoint: None, progress: None, ..lease.clone() });
+        let held = Beat { leases: held.collect(), complete: false, ..beat.clone() };
+        let mut reply = self.0.lane.beat(beat).await?;
+        if wait > Duration::ZERO && !directs(&reply) {
+            tokio::select! {
+                () = hints.hint() => {}
+                () = tokio::time::sleep(wait.to_std()) => {}
+                () = self.0.stop.cancelled() => {}
+            }
+            let again = self.0.lane.beat(held).await?;
+            // What the checkpoints were answered stands; directives and sequences are the newer ones.
+            let merged = reply.answers.into_iter().zip(again.answers);
+            let answers = merged.map(|(first, second)| if first.is_err() { first } else { second }).collect();
+            reply = Reply { answers, ..again };
+        }
+        Ok(heartbeat_response(tokens, items, reply))
+    }
+}
+
+/// One lease of a heartbeat: whether its token could be read, and whether what came with it was refused.
+struct BeatItem {
+    token: Item,
+    extra: Item,
+}
+
+fn beats(leases: Vec<pb::LeaseHeartbeat>) -> (Vec<LeaseBeat>, Vec<BeatItem>) {
+    let mut beats = Vec::new();
+    let mut items = Vec::new();
+    for lease in leases {
+        let checkpoint = lease.checkpoint.map(validate::checkpoint).transpose();
+        let progress = lease.progress.map(validate::progress).transpose();
+        let extra = checkpoint.as_ref().err().or(progress.as_ref().err()).cloned().map_or(Ok(()), Err);
+        let token = validate::lease_token(&lease.lease_token).map(|token| {
+            let (checkpoint, progress) = (checkpoint.ok().flatten(), progress.ok().flatten());
+            beats.push(LeaseBeat { token, checkpoint, progress });
+        });
+        items.push(BeatItem { token, extra });
+    }
+    (beats, items)
+}
+
+fn heartbeat_response(tokens: Vec<String>, items: Vec<BeatItem>, reply: Reply) -> pb::HeartbeatStepsResponse {
+    let (session_remaining, next_heartbeat_delay) = codec::session(reply.session);
+    let mut answers = reply.answers.into_iter();
+    let leases = tokens.into_iter().zip(items).map(|(lease_token, BeatItem { token, extra })| {
+        let answer = token.and_then(|()| verdict(answers.next().unwrap_or(Err(Failure::Overloaded))));
+        let (verdict, committed_sequence, directive) = match (answer, extra) {
+            (Err(refused), _) => (refused.verdict(), 0, None),
+            (Ok((_, sequence, directive)), Err(refused)) => (refused.verdict(), sequence, directive),
+            (Ok((verdict, sequence, directive)), Ok(())) => (verdict, sequence, directive),
+        };
+        pb::LeaseStatus {
+            lease_token,
+            verdict: Some(verdict),
+            committed_sequence,
+            directive: codec::directive(directive).into(),
+        }
+    });
+    pb::HeartbeatStepsResponse { leases: leases.collect(), session_remaining, next_heartbeat_delay }
+}
+
+fn directs(reply: &Reply) -> bool {
+    reply.answers.iter().any(|answer| {
+        matches!(answer, Ok(Answer::Reported { directive: Some(_), .. }) | Err(_))
+    })
+}
+
+fn verdict(answer: Result<Answer, Failure>) -> Result<(pb::Verdict, i64, Option<Directive>), Refused> {
+    match answer {
+        Ok(Answer::Reported { fresh, sequence, directive }) => Ok((accepted(fresh), sequence, directive)),
+        Ok(Answer::Created { .. } | Answer::Leased { .. } | Answer::Done { .. }) => Ok((accepted(true), 0, None)),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn queues(problems: &mut Problems, queues: &[String]) -> Vec<Arc<str>> {
+    problems.check((1..=64).contains(&queues.len()), "queues", "must be 1 to 64 names");
+    queues.iter().for_each(|queue| problems.text("queues", queue, 1, 63));
+    let mut names: Vec<Arc<str>> = queues.iter().map(|queue| Arc::from(queue.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn max_steps(problems: &mut Problems, max_steps: i32) -> usize {
+    problems.check((1..=100).contains(&max_steps), "max_steps", "must be between 1 and 100");
+    usize::try_from(max_steps).unwrap_or(1).max(1)
+}
+
+fn complete(request: pb::CompleteStepRequest) -> Result<(LeaseToken, Report), Refused> {
+    let token = validate::lease_token(&request.lease_token)?;
+    let output = validate::output(request.output, request.artifacts)?;
+    Ok((token, Report::Complete { output, cost: validate::cost(request.cost.as_ref())? }))
+}
+
+fn fail(request: pb::FailStepRequest) -> Result<(LeaseToken, Report), Refused> {
+    let token = validate::lease_token(&request.lease_token)?;
+    let report = Report::Fail {
+        error: validate::error(request.error)?,
+        retry_after: validate::retry_after(request.retry_after.as_ref())?,
+        checkpoint: request.checkpoint.map(validate::checkpoint).transpose()?,
+        cost: validate::cost(request.cost.as_ref())?,
+        jitter: rand::random(),
+    };
+    Ok((token, report))
+}
+
+fn give_back(request: pb::YieldStepRequest) -> Result<(LeaseToken, Report), Refused> {
+    let token = validate::lease_token(&request.lease_token)?;
+    let report = Report::Yield {
+        reason: validate::reason(&request.reason)?,
+        checkpoint: request.checkpoint.map(validate::checkpoint).transpose()?,
+        cost: validate::cost(request.cost.as_ref())?,
+        jitter: rand::random(),
+    };
+    Ok((token, report))
+}
+
+#[tonic::async_trait]
+impl ExecutorService for Executors {
+    async fn poll_steps(
+        &self,
+        request: Request<pb::PollStepsRequest>,
+    ) -> Result<Response<pb::PollStepsResponse>, Status> {
+        let request = request.into_inner();
+        let mut problems = Problems::default();
+        let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
+        let info = request.executor.unwrap_or_default();
+        problems.text("executor.name", &info.name, 1, 200);
+        problems.text("executor.host", &info.host, 0, 253);
+        problems.text("executor.version", &info.version, 0, 100);
+        let queues = queues(&mut problems, &request.queues);
+        let max_steps = max_steps(&mut problems, request.max_steps);
+        let wait = problems.span("wait", request.wait.as_ref(), MAX_WAIT);
+        let named: Option<RequestId> =
+            (!request.request_id.is_empty()).then(|| problems.request_id(&request.request_id));
+        problems.finish().map_err(Status::from)?;
+        let park = wait > Duration::ZERO && !self.0.stop.is_cancelled();
+        let poll = Poll { session, executor: Arc::from(info.name), queues, max_steps, request: named, park };
+        let wait = if park { wait.to_std() } else { StdDuration::from_secs(1) };
+        let reply = self.0.lane.poll(poll, wait, &self.0.stop).await?;
+        Ok(Response::new(self.poll_response(&reply)))
+    }
+
+    async fn heartbeat_steps(
+        &self,
+        request: Request<pb::HeartbeatStepsRequest>,
+    ) -> Result<Response<pb::HeartbeatStepsResponse>, Status> {
+        Ok(Response::new(self.heartbeat(request.into_inner()).await?))
+    }
+
+    async fn complete_step(
+        &self,
+        request: Request<pb::CompleteStepRequest>,
+    ) -> Result<Response<pb::CompleteStepResponse>, Status> {
+        let mut request = request.into_inner();
+        let (session, next) = (std::mem::take(&mut request.session_id), request.next.take());
+        let (verdict, next) = self.report_one(&session, complete(request), next.as_ref()).await?;
+        Ok(Response::new(pb::CompleteStepResponse { verdict, next }))
+    }
+
+    async fn fail_step(
+        &self,
+        request: Request<pb::FailStepRequest>,
+    ) -> Result<Response<pb::FailStepResponse>, Status> {
+        let (verdict, _) = self.report_one("", fail(request.into_inner()), None).await?;
+        Ok(Response::new(pb::FailStepResponse { verdict }))
+    }
+
+    async fn yield_step(
+        &self,
+        request: Request<pb::YieldStepRequest>,
+    ) -> Result<Response<pb::YieldStepResponse>, Status> {
+        let (verdict, _) = self.report_one("", give_back(request.into_inner()), None).await?;
+        Ok(Response::new(pb::YieldStepResponse { verdict }))
+    }
+
+    async fn report_steps(
+        &self,
+        request: Request<pb::ReportStepsRequest>,
+    ) -> Result<Response<pb::ReportStepsResponse>, Status> {
+        let request = request.into_inner();
+        let mut problems = Problems::default();
+        problems.check((1..=ITEMS).contains(&request.reports.len()), "reports", "must be 1 to 1000");
+        problems.finish()?;
+        let reports = request.reports.into_iter().map(|report| match report.report {
+            Some(pb::step_report::Report::Complete(request)) => complete(request),
+            Some(pb::step_report::Report::Fail(request)) => fail(request),
+            Some(pb::step_report::Report::Yield(request)) => give_back(request),
+            None => Err(Refused::new(Reason::FieldInvalid, "report: one of complete, fail, yield must be set")),
+        });
+        let reports = reports.collect();
+        let (verdicts, next) = self.report(&request.session_id, reports, request.next.as_ref()).await?;
+        let verdicts =
+            verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|refused| refused.verdict())).collect();
+        Ok(Response::new(pb::ReportStepsResponse { verdicts, next }))
+    }
+}

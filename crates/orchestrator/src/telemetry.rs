@@ -1,0 +1,46 @@
+//! Spans of calls, and the trace context that a run carries to its executors. Nothing here can fail a call.
+
+use std::collections::BTreeMap;
+
+use opentelemetry::propagation::{Extractor, Injector};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+struct Headers<'a>(&'a http::HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+struct Pairs(BTreeMap<String, String>);
+
+impl Injector for Pairs {
+    fn set(&mut self, key: &str, value: String) {
+        self.0.insert(key.to_owned(), value);
+    }
+}
+
+/// The span of a call; its parent is what the caller's `traceparent` names.
+/// Names: OpenTelemetry semantic conventions for RPC, 1.45.
+pub fn call_span(request: &http::Request<()>) -> tracing::Span {
+    let method = request.uri().path().trim_start_matches('/');
+    let span = tracing::info_span!("rpc", otel.name = method, otel.kind = "server", rpc.system.name = "grpc", rpc.method = method);
+    let parent = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+    // Without an exporter there is nothing to hang a parent on.
+    let _ = span.set_parent(parent);
+    span
+}
+
+/// The context of the call under way, to be stored with the run that it submits: `traceparent` and `tracestate`.
+pub fn current_trace() -> BTreeMap<String, String> {
+    let mut pairs = Pairs(BTreeMap::new());
+    let context = tracing::Span::current().context();
+    opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut pairs));
+    pairs.0.retain(|_, value| !value.is_empty());
+    pairs.0
+}
