@@ -31,6 +31,11 @@ impl Refused {
         Refused { reason, message: message.into(), fields: Vec::new(), superseded: None }
     }
 
+    /// The same, naming fields and their bounds.
+    pub fn with_fields(self, fields: Vec<(String, String)>) -> Refused {
+        Refused { fields, ..self }
+    }
+
     /// The gRPC code of its reason.
     pub fn code(&self) -> Code {
         match self.reason {

@@ -80,11 +80,11 @@ async fn decode_run(rows: RunRows, workflows: &Workflows) -> Result<(Arc<Workflo
     for bytes in &rows.history {
         events.extend(codec::decode_events(bytes).map_err(damaged)?);
     }
-    let version = codec::version_of(events.first().ok_or(StoredError::HistoryMissing(id))?).map_err(damaged)?;
+    let version = codec::fold::version_of(events.first().ok_or(StoredError::HistoryMissing(id))?).map_err(damaged)?;
     let workflow = workflows.version(version).await?.ok_or(StoredError::VersionMissing(id))?;
     let mut run = None;
     for event in events {
-        let event = codec::event_from_proto(&workflow, event).map_err(damaged)?;
+        let event = codec::fold::event(&workflow, event).map_err(damaged)?;
         run = longtake_engine::evolve(run, &event);
     }
     let mut run = run.ok_or(StoredError::HistoryMissing(id))?;

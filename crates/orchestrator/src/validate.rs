@@ -64,7 +64,7 @@ impl Problems {
             return Ok(());
         }
         let listed: Vec<String> = self.fields.iter().map(|(field, bound)| format!("{field}: {bound}")).collect();
-        Err(Refused { fields: self.fields, ..Refused::new(reason, listed.join("; ")) })
+        Err(Refused::new(reason, listed.join("; ")).with_fields(self.fields))
     }
 
     /// Text of `min` to `max` characters, without U+0000.

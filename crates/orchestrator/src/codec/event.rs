@@ -55,7 +55,7 @@ pub fn decode_events(mut bytes: &[u8]) -> Result<Vec<pb::Event>, DecodeError> {
 }
 
 /// An event as the engine folds it. The data of a checkpoint is not in it: see the store.
-pub(crate) fn event_from_proto(workflow: &Workflow, event: pb::Event) -> Result<Event, DecodeError> {
+pub fn event_from_proto(workflow: &Workflow, event: pb::Event) -> Result<Event, DecodeError> {
     let number = event.number;
     let at = event.time.as_ref().and_then(parts::time_from).ok_or(DecodeError { number, what: "no time" })?;
     let reader = Reader { workflow, number, at };
@@ -64,7 +64,7 @@ pub(crate) fn event_from_proto(workflow: &Workflow, event: pb::Event) -> Result<
 }
 
 /// The version of the workflow that a history belongs to: its first event names it.
-pub(crate) fn version_of(first: &pb::Event) -> Result<Version, DecodeError> {
+pub fn version_of(first: &pb::Event) -> Result<Version, DecodeError> {
     let broken = DecodeError { number: first.number, what: "the first event is not RunCreated" };
     match &first.kind {
         Some(Kind::RunCreated(created)) => created.workflow_version.parse().map_err(|_| broken),

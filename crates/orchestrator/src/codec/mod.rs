@@ -10,6 +10,10 @@ pub use lease::step_lease;
 pub use parts::{artifact_from_proto, artifact_to_proto, error_to_proto, modality_from_proto, modality_to_proto, step_error};
 pub use run::{Detail, run_state, run_to_proto, step_state};
 
-pub(crate) use event::{event_from_proto, version_of};
+/// Stored events, as the engine folds them.
+pub mod fold {
+    pub use super::event::{event_from_proto as event, version_of};
+}
+
 pub(crate) use lease::session;
 pub(crate) use parts::{directive, json, money, money_from, object, span, time, time_from};

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use longtake_engine::definition::{Step as Definition, Workflow};
 use longtake_engine::ids::StepNo;
 use longtake_engine::run::{Attempt, Outcome, Run, RunState, Step, StepState};
-use longtake_engine::time::Timestamp;
 use longtake_proto::v1 as pb;
 
 use super::parts;
@@ -21,23 +20,19 @@ pub enum Detail {
     Full,
 }
 
-/// What is stored of running steps' progress, by step: done, total, message.
-pub(crate) type StoredProgress = BTreeMap<StepNo, pb::Progress>;
-
 /// The run in the contract.
 pub fn run_to_proto(
     workflow: &Workflow,
     run: &Run,
     progress: &BTreeMap<StepNo, pb::Progress>,
     detail: Detail,
-    now: Timestamp,
 ) -> pb::Run {
     let request = &run.request;
     let full = detail == Detail::Full;
     let first_lease = run.steps.iter().filter_map(|step| step.attempts.first()).map(|attempt| attempt.leased_at).min();
     let failed = run.steps.iter().find(|step| matches!(step.state, StepState::Failed | StepState::TimedOut));
     let steps = run.steps.iter().enumerate().map(|(number, step)| {
-        let view = StepView { workflow, run, number, step, definition: &workflow.steps[number], now };
+        let view = StepView { workflow, run, step, definition: &workflow.steps[number] };
         view.to_proto(progress.get(&number), full)
     });
     pb::Run {
@@ -77,10 +72,8 @@ fn count(number: usize) -> i32 {
 struct StepView<'a> {
     workflow: &'a Workflow,
     run: &'a Run,
-    number: StepNo,
     step: &'a Step,
     definition: &'a Definition,
-    now: Timestamp,
 }
 
 impl StepView<'_> {

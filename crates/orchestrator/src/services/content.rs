@@ -217,13 +217,13 @@ impl ContentService for Content {
             let message = format!("run {id} is a {} run, not content: use GetRun", found.workflow.name);
             return Err(Refused::new(Reason::RunUnknown, message).into());
         }
-        let content = Some(content(&found, self.0.now()));
+        let content = Some(content(&found));
         Ok(Response::new(pb::GetContentResponse { content }))
     }
 }
 
-fn content(found: &ReadRun, now: longtake_engine::time::Timestamp) -> pb::Content {
-    let shown = codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Basic, now);
+fn content(found: &ReadRun) -> pb::Content {
+    let shown = codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Basic);
     let input = &found.run.request.input;
     let text = |key: &str| input.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let preferred = text("preferred_modality").parse::<Modality>().ok();

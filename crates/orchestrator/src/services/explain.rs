@@ -27,7 +27,7 @@ impl Runs {
             }
         }
         let now = self.0.clock.now();
-        let shown = codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Full, now);
+        let shown = codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Full);
         let steps = found.run.steps.iter().enumerate().filter(|(_, step)| {
             step.state.is_open() || matches!(step.state, StepState::Failed | StepState::TimedOut)
         });

@@ -64,7 +64,7 @@ impl Shared {
     /// A run as the answer to a mutation shows it.
     async fn basic(&self, id: RunId) -> Result<pb::Run, Refused> {
         let found = self.read(id).await?;
-        Ok(codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Basic, self.now()))
+        Ok(codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Basic))
     }
 
     /// Submits runs that were validated; each is answered on its own.
@@ -107,7 +107,7 @@ fn check_produced(workflow: &Workflow, requested: &[Modality]) -> Result<(), Ref
     let message =
         format!("no step of workflow {} produces {}: it can make {able}", workflow.name, missing.join(", "));
     let field = ("requested_modalities".to_owned(), message.clone());
-    Err(Refused { fields: vec![field], ..Refused::new(Reason::ModalityNotProduced, message) })
+    Err(Refused::new(Reason::ModalityNotProduced, message).with_fields(vec![field]))
 }
 
 /// The answers of the conditions that read only the input, taken at submit and kept.

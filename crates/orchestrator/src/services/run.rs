@@ -89,7 +89,7 @@ impl Runs {
         let command = longtake_engine::Command::Create(Arc::new(run));
         let mut made = None;
         longtake_engine::decide::apply(workflow, id, &mut made, &command, now);
-        made.map(|made| codec::run_to_proto(workflow, &made, &BTreeMap::new(), Detail::Basic, now)).unwrap_or_default()
+        made.map(|made| codec::run_to_proto(workflow, &made, &BTreeMap::new(), Detail::Basic)).unwrap_or_default()
     }
 
     async fn list(&self, request: pb::ListRunsRequest) -> Result<pb::ListRunsResponse, Refused> {
@@ -123,9 +123,8 @@ impl Runs {
                 .into_iter()
                 .map(|found| (found.run.request.id, found))
                 .collect();
-        let now = self.0.now();
         let runs = wanted.iter().filter_map(|id| found.remove(id)).map(|found| {
-            codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Summary, now)
+            codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Summary)
         });
         let runs = runs.collect();
         let next_page_token = match last.filter(|_| more) {
@@ -243,7 +242,7 @@ impl RunService for Runs {
             }
         };
         let found = self.0.read(id).await?;
-        let run = codec::run_to_proto(&found.workflow, &found.run, &found.progress, detail, self.0.now());
+        let run = codec::run_to_proto(&found.workflow, &found.run, &found.progress, detail);
         Ok(Response::new(pb::GetRunResponse { run: Some(run) }))
     }
 
