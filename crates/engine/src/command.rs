@@ -222,7 +222,10 @@ pub enum Refusal {
     #[error("the step is not ready")]
     NotReady,
     /// The server took the lease back and the step went on, or will go on, without this attempt.
-    #[error("the lease of attempt {attempt} ended ({cause:?}) and attempt {current} has taken over: stop work, its results are not wanted")]
+    #[error(
+        "the lease of attempt {attempt} ended ({}), and the step's latest attempt is {current}: stop work, its results are not wanted",
+        .cause.as_str()
+    )]
     LeaseSuperseded {
         /// The attempt that reported.
         attempt: u32,
@@ -268,11 +271,13 @@ impl Report {
         }
     }
 
-    /// What it says that the attempt cost.
+    /// What it says that the attempt cost; never negative, and never more than [`Money::MAX`], so that sums stay exact.
     pub fn cost(&self) -> Option<Money> {
         match self {
             Report::Heartbeat { .. } => None,
-            Report::Complete { cost, .. } | Report::Fail { cost, .. } | Report::Yield { cost, .. } => *cost,
+            Report::Complete { cost, .. } | Report::Fail { cost, .. } | Report::Yield { cost, .. } => {
+                cost.map(|cost| cost.clamp(Money::ZERO, Money::MAX))
+            }
         }
     }
 }

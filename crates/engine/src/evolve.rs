@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::definition::limits;
 use crate::event::{Event, EventKind};
 use crate::ids::{RequestId, StepNo};
 use crate::money::Money;
@@ -11,9 +12,10 @@ use crate::run::{
 };
 use crate::time::Timestamp;
 
-/// The run after `event`. Total: an event that cannot follow leaves the run as it is, but for the event number.
+/// The run after `event`. Total: nothing but [`EventKind::RunCreated`] makes a run, and what is said of a step or an attempt
+/// that is not there changes none.
 pub fn evolve(run: Option<Run>, event: &Event) -> Option<Run> {
-    if let EventKind::RunCreated { request, steps } = &event.kind {
+    if let (None, EventKind::RunCreated { request, steps }) = (&run, &event.kind) {
         return Some(Run {
             request: request.clone(),
             created_at: event.at,
@@ -24,7 +26,7 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Option<Run> {
             deadline: request.deadline,
             stopping_since: None,
             ended_at: None,
-            steps: vec![Step::new(); *steps],
+            steps: vec![Step::new(); (*steps).min(limits::STEPS)],
             spent: Money::ZERO,
             saved: Money::ZERO,
             calls: VecDeque::new(),
@@ -54,7 +56,7 @@ impl Run {
             EventKind::RunResumed { call } => {
                 self.state = RunState::Running;
                 self.reason = None;
-                self.steps.iter_mut().for_each(|step| step.used = Used::default());
+                self.steps.iter_mut().for_each(Step::refill);
                 self.remember(Some(*call));
             }
             EventKind::RunStopping { outcome, reason, call } => {
@@ -77,21 +79,23 @@ impl Run {
                 self.saved = *saved;
                 self.ended_at = Some(at);
             }
-            EventKind::StepSucceeded { cost, .. } | EventKind::CostBooked { cost, .. } => self.spent += *cost,
-            EventKind::StepBackedOff { cost, .. }
-            | EventKind::StepReturned { cost, .. }
-            | EventKind::StepFailed { cost, .. }
-            | EventKind::StepCancelled { cost, .. } => self.spent += cost.unwrap_or_default(),
             EventKind::StepReady { .. }
             | EventKind::StepSkipped { .. }
             | EventKind::StepLeased { .. }
             | EventKind::StepStarted { .. }
             | EventKind::CheckpointCommitted { .. }
+            | EventKind::StepSucceeded { .. }
+            | EventKind::StepBackedOff { .. }
+            | EventKind::StepReturned { .. }
+            | EventKind::StepFailed { .. }
             | EventKind::StepTimedOut { .. }
-            | EventKind::ReportRefused { .. } => {}
+            | EventKind::StepCancelled { .. }
+            | EventKind::ReportRefused { .. }
+            | EventKind::CostBooked { .. } => {}
         }
         if let Some(step) = kind.step().and_then(|step| self.steps.get_mut(step)) {
             step.follow(kind, at);
+            self.spent = self.steps.iter().fold(Money::ZERO, |sum, step| sum + step.cost);
         }
     }
 
@@ -112,7 +116,7 @@ impl Run {
         self.remember(Some(call));
         for step in self.steps.iter_mut().filter(|step| !step.state.is_done()) {
             step.state = StepState::Pending;
-            step.used = Used::default();
+            step.refill();
             step.ready_at = None;
             step.deadline = None;
             step.error = None;
@@ -204,6 +208,12 @@ impl Step {
         self.ended_at = Some(at);
     }
 
+    /// A fresh budget, by an operator.
+    fn refill(&mut self) {
+        self.used = Used::default();
+        self.attempts_before = self.attempt() - u32::from(self.live().is_some());
+    }
+
     fn keep(&mut self, checkpoint: &Checkpoint) {
         if checkpoint.done > self.best_done {
             self.best_done = checkpoint.done;
@@ -239,10 +249,15 @@ impl Step {
 impl Used {
     /// Counts one way back, in the budget that `cause` draws on.
     pub fn count(&mut self, cause: Cause) {
+        let count = |counter: &mut u32| *counter = counter.saturating_add(1);
         match cause {
-            Cause::Failed | Cause::NoProgress | Cause::AttemptTimeout => self.failures += 1,
-            Cause::LeaseLost | Cause::DispatchTimeout => self.losses += 1,
-            Cause::Yielded => self.yields += 1,
+            Cause::Failed | Cause::NoProgress | Cause::AttemptTimeout => count(&mut self.failures),
+            Cause::LeaseLost => count(&mut self.losses),
+            Cause::DispatchTimeout => {
+                count(&mut self.losses);
+                count(&mut self.undelivered);
+            }
+            Cause::Yielded => count(&mut self.yields),
             Cause::Completed | Cause::StepTimeout | Cause::Stopped => {}
         }
     }

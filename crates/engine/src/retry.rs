@@ -35,12 +35,12 @@ pub enum Spent {
 pub fn judge(definition: &Definition, step: &Step, cause: Cause, asked: Option<Duration>, jitter: u64) -> Verdict {
     let mut used = step.used;
     used.count(cause);
-    if let Some(spent) = spent(definition, &used, step.attempt()) {
+    if let Some(spent) = spent(definition, &used, step.attempt().saturating_sub(step.attempts_before)) {
         return Verdict::Spent(spent);
     }
     let tries = match cause {
-        Cause::Yielded => used.yields - 1,
-        Cause::DispatchTimeout => used.losses - 1,
+        Cause::Yielded => used.yields.saturating_sub(1),
+        Cause::DispatchTimeout => used.undelivered.saturating_sub(1),
         Cause::LeaseLost => used.losses,
         Cause::Failed
         | Cause::NoProgress
@@ -73,7 +73,7 @@ fn spent(definition: &Definition, used: &Used, attempts: u32) -> Option<Spent> {
 /// Full jitter: Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015).
 fn backoff(retry: &Retry, tries: u32, jitter: u64) -> Duration {
     let factor = i64::from(retry.multiplier).saturating_pow(tries.saturating_sub(1).min(62));
-    let ceiling = retry.initial.0.saturating_mul(factor).clamp(0, retry.max.0);
+    let ceiling = retry.initial.0.saturating_mul(factor).min(retry.max.0).max(0);
     let share = u128::from(jitter) * (ceiling as u128 + 1) >> 64;
     Duration(i64::try_from(share).unwrap_or(ceiling))
 }

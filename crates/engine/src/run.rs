@@ -108,8 +108,10 @@ pub struct Step {
     pub checkpoint: Option<Checkpoint>,
     /// The largest `done` that was ever committed; budgets are refilled when it grows.
     pub best_done: i64,
-    /// Ways back since `best_done` last grew.
+    /// Ways back since `best_done` last grew, or since an operator gave a fresh budget.
     pub used: Used,
+    /// How many attempts had ended when an operator last gave a fresh budget: `max_attempts` counts from there.
+    pub attempts_before: u32,
     /// When it was first READY.
     pub ready_at: Option<Timestamp>,
     /// When `step_timeout` ends it; set when it is first READY.
@@ -252,6 +254,8 @@ pub struct Used {
     pub failures: u32,
     /// Lost leases and dispatch timeouts.
     pub losses: u32,
+    /// The dispatch timeouts among the losses.
+    pub undelivered: u32,
     /// Yields.
     pub yields: u32,
 }
@@ -350,6 +354,7 @@ impl Step {
             checkpoint: None,
             best_done: 0,
             used: Used::default(),
+            attempts_before: 0,
             ready_at: None,
             deadline: None,
             output: None,

@@ -17,6 +17,8 @@ pub struct Config {
     pub workflows: PathBuf,
     /// Bring the schema up to date before serving.
     pub migrate: bool,
+    /// Names this replica among those over one database, the same after a restart; by default host and gRPC address.
+    pub replica: Option<String>,
     /// The database was restored, or lost commits: delete every session first, and credit no outage.
     pub after_restore: bool,
     /// The bounds.
@@ -58,6 +60,7 @@ impl Default for Config {
             http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080))),
             workflows: PathBuf::from("workflows"),
             migrate: true,
+            replica: None,
             after_restore: false,
             limits: Limits::default(),
         }

@@ -8,10 +8,12 @@ use longtake_proto::v1::executor_service_server::ExecutorServiceServer;
 use longtake_proto::v1::run_service_server::RunServiceServer;
 use longtake_proto::v1::workflow_service_server::WorkflowServiceServer;
 use longtake_store::Store;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
@@ -57,18 +59,18 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         store.migrate().await?;
     }
     store.check_schema().await?;
-    let replica = uuid::Uuid::new_v4();
+    let grpc = listen(config.grpc_listen).await?;
+    let http = match config.http_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let replica = replica_id(&config);
     let now = store.begin_service(replica, config.after_restore).await?;
     let reads = store.reads();
     let workflows = Workflows::new(reads.clone());
     let count = workflows.load(&config.workflows).await?;
     tracing::info!(count, folder = %config.workflows.display(), "workflows loaded");
 
-    let grpc = listen(config.grpc_listen).await?;
-    let http = match config.http_listen {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
     let clock = Arc::new(Clock::new(now));
     let hubs = Hubs::default();
     let connection = store.lane(replica).await?;
@@ -86,6 +88,22 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let served = serve_grpc(grpc, shared, &limits, stop, driving, abandon).await;
     store.end_service(replica).await;
     served
+}
+
+/// The same for every life of a replica: a server that comes back knows that its last presence was its own, and that the time
+/// since was an outage.
+fn replica_id(config: &Config) -> Uuid {
+    let name = match &config.replica {
+        Some(name) => name.clone(),
+        None if config.grpc_listen.port() == 0 => return Uuid::new_v4(),
+        None => {
+            let host = std::fs::read_to_string("/etc/hostname").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
+            format!("{}/{}", host.trim(), config.grpc_listen)
+        }
+    };
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(format!("longtake replica {name}"))[..16]);
+    Uuid::from_bytes(id)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -53,6 +53,11 @@ pub fn apply(workflow: &Workflow, id: RunId, run: &mut Option<Run>, command: &Co
             _ => Decision { events: Vec::new(), answer: Err(Refusal::RunUnknown(id)) },
         };
     };
+    if current.steps.len() != workflow.steps.len() {
+        let refusal = Refusal::WrongState(format!("run {id} is driven by another version of {}", workflow.name));
+        *run = Some(current);
+        return Decision { events: Vec::new(), answer: Err(refusal) };
+    }
     let now = now.max(current.updated_at);
     let mut deciding = Deciding { workflow, run: current, now, events: Vec::new() };
     let answer = deciding.follow(command);
@@ -88,7 +93,7 @@ const UNCHANGED: Result<Answer, Refusal> = Ok(Answer::Done { changed: false });
 
 impl Deciding<'_> {
     fn record(&mut self, kind: EventKind) {
-        let event = Event { number: self.run.last_event + 1, at: self.now, kind };
+        let event = Event { number: self.run.last_event.saturating_add(1), at: self.now, kind };
         self.run.fold(&event);
         self.events.push(event);
     }
@@ -121,7 +126,9 @@ impl Deciding<'_> {
         if let Some((attempt, _)) = current.live().filter(|(_, live)| live.secret == secret) {
             return Ok(Answer::Leased { attempt });
         }
-        if !matches!(current.state, StepState::Ready(_)) || self.run.state != RunState::Running {
+        // One whose lease is over must not lease again: a proof is good for one attempt.
+        let used = current.attempts.iter().any(|attempt| attempt.secret == secret);
+        if used || !matches!(current.state, StepState::Ready(_)) || self.run.state != RunState::Running {
             return Err(Refusal::NotReady);
         }
         let attempt = current.attempt() + 1;
@@ -130,14 +137,21 @@ impl Deciding<'_> {
         Ok(Answer::Leased { attempt })
     }
 
-    /// Takes a lease back, if that attempt is still live; a dispatch timeout only from one that was never heard of.
+    /// Takes a lease back, if that attempt is still live and the reason holds for it.
     fn revoke(&mut self, step: StepNo, attempt: u32, cause: Cause, jitter: u64) -> Result<Answer, Refusal> {
         let Some(current) = self.run.steps.get(step) else { return Err(Refusal::StepUnknown(step)) };
-        let live = current.live().is_some_and(|(number, _)| number == attempt);
-        if !live || (cause == Cause::DispatchTimeout && current.state != StepState::Leased) {
+        let Some((_, live)) = current.live().filter(|(number, _)| *number == attempt) else { return UNCHANGED };
+        let holds = match cause {
+            Cause::LeaseLost | Cause::NoProgress => true,
+            Cause::DispatchTimeout => current.state == StepState::Leased,
+            // It may have been extended since whoever revokes last looked.
+            Cause::AttemptTimeout => live.deadline.is_some_and(|deadline| deadline <= self.now),
+            Cause::Completed | Cause::Failed | Cause::Yielded | Cause::StepTimeout | Cause::Stopped => false,
+        };
+        if !holds {
             return UNCHANGED;
         }
-        let error = revoked(cause, &current.attempts[current.attempts.len() - 1].executor);
+        let error = revoked(cause, &live.executor);
         self.end_attempt(step, cause, Some(error), None, None, jitter);
         CHANGED
     }
@@ -166,11 +180,9 @@ impl Deciding<'_> {
                 if !over {
                     return UNCHANGED;
                 }
-                let leased: Vec<StepNo> =
-                    (0..self.run.steps.len()).filter(|step| self.run.steps[*step].state.is_leased()).collect();
-                for step in leased {
-                    let error = revoked(Cause::Stopped, "its executor");
-                    let (cause, error) = (Some(Cause::Stopped), Some(error));
+                for step in 0..self.run.steps.len() {
+                    let Some((_, live)) = self.run.steps[step].live() else { continue };
+                    let (cause, error) = (Some(Cause::Stopped), Some(revoked(Cause::Stopped, &live.executor)));
                     self.record(EventKind::StepCancelled { step, cause, error, cost: None });
                 }
                 CHANGED
@@ -206,7 +218,7 @@ impl StepError {
     }
 }
 
-/// What the server says of a lease that it took back.
+/// What the server says of an attempt of which its executor said nothing.
 fn revoked(cause: Cause, executor: &str) -> StepError {
     let message = match cause {
         Cause::LeaseLost => format!("{executor} was not heard of in time"),
@@ -215,7 +227,8 @@ fn revoked(cause: Cause, executor: &str) -> StepError {
         Cause::AttemptTimeout => format!("{executor} took longer than attempt_timeout"),
         Cause::Stopped => format!("{executor} was told to stop and did not say so in time"),
         Cause::StepTimeout => "the step's deadline passed".to_owned(),
-        Cause::Completed | Cause::Failed | Cause::Yielded => "the attempt ended".to_owned(),
+        Cause::Yielded => "the executor gave the step back".to_owned(),
+        Cause::Completed | Cause::Failed => "the attempt ended".to_owned(),
     };
     StepError::new(cause.as_str(), message, true)
 }

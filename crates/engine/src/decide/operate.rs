@@ -3,7 +3,7 @@
 use crate::command::{Answer, Deadline, Operation, Refusal};
 use crate::event::EventKind;
 use crate::ids::{RequestId, StepNo};
-use crate::run::{Outcome, RunState};
+use crate::run::{Outcome, RunState, StepState};
 use crate::time::Timestamp;
 
 use super::{CHANGED, Deciding, UNCHANGED};
@@ -69,7 +69,9 @@ impl Deciding<'_> {
                 return self.refuse("has not ended yet: nothing to retry".to_owned());
             }
         }
-        if self.run.steps.iter().all(|step| step.state.is_done()) {
+        // Stopped too late, a run with every step done succeeds now; one that FAILED so has something missing.
+        let failed = self.run.state == RunState::Ended(Outcome::Failed);
+        if failed && self.run.steps.iter().all(|step| step.state.is_done()) {
             return self.refuse("has no step to retry: every step is done, so it would end the same way".to_owned());
         }
         let deadline = deadline.or(self.run.deadline);
@@ -94,21 +96,21 @@ impl Deciding<'_> {
             }
             Deadline::Step(step) => {
                 let current = self.run.steps.get(step).ok_or(Refusal::StepUnknown(step))?;
-                self.refuse_fired(current.deadline)?;
                 if !current.state.is_open() {
                     return self.refuse_step(step, "has ended: its deadline has no effect any more");
                 }
-                if current.state == crate::run::StepState::Pending {
+                if current.state == StepState::Pending {
                     return self.refuse_step(step, "has no deadline before it is ready: set the run's instead");
                 }
+                self.refuse_fired(current.deadline)?;
                 self.record(EventKind::StepDeadlineSet { step, deadline: to, call });
             }
             Deadline::Attempt(step) => {
                 let current = self.run.steps.get(step).ok_or(Refusal::StepUnknown(step))?;
-                let Some((_, attempt)) = current.live() else {
+                // One that has passed need not have fired: after an outage the clocks of attempts are moved.
+                if current.live().is_none() {
                     return self.refuse_step(step, "has no attempt under way");
-                };
-                self.refuse_fired(attempt.deadline)?;
+                }
                 self.record(EventKind::AttemptDeadlineSet { step, deadline: to, call });
             }
         }

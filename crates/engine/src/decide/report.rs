@@ -10,7 +10,7 @@ use crate::retry::{Verdict, judge};
 use crate::run::{Attempt, Cause, Checkpoint, RunState, Step, StepError, StepState};
 use crate::time::{Duration, Timestamp};
 
-use super::{Deciding, checkpoint_kept};
+use super::{Deciding, checkpoint_kept, revoked};
 
 /// Where the lease of a report stands.
 enum Standing {
@@ -29,9 +29,13 @@ impl Deciding<'_> {
                 self.live_report(lease, report);
                 Ok(self.reported(lease, true))
             }
-            Standing::Reported => Ok(self.reported(lease, false)),
+            Standing::Reported => {
+                self.book_late(lease, report);
+                Ok(self.reported(lease, false))
+            }
             Standing::TakenBack(cause, since) => {
                 self.note_stale(lease, report);
+                self.book_late(lease, report);
                 Err(match cause {
                     Cause::Stopped | Cause::StepTimeout => Refusal::RunStopped,
                     _ => {
@@ -61,68 +65,76 @@ impl Deciding<'_> {
         })
     }
 
+    /// The newest checkpoint sequence that this attempt has committed, as far as it is still stored; 0 for none.
+    fn committed(&self, lease: &Lease) -> i64 {
+        let stored = self.run.steps[lease.step].checkpoint.as_ref();
+        stored.filter(|stored| stored.attempt == lease.attempt).map_or(0, |own| own.sequence)
+    }
+
     fn reported(&self, lease: &Lease, fresh: bool) -> Answer {
         let step = &self.run.steps[lease.step];
-        let own = step.checkpoint.as_ref().filter(|checkpoint| checkpoint.attempt == lease.attempt);
         Answer::Reported {
             fresh,
-            sequence: own.map_or(0, |checkpoint| checkpoint.sequence),
-            directive: self.run.directive().filter(|_| step.state.is_leased()),
+            sequence: self.committed(lease),
+            directive: self.run.directive().filter(|_| step.live().is_some_and(|(live, _)| live == lease.attempt)),
         }
     }
 
     fn live_report(&mut self, lease: &Lease, report: &Report) {
-        let step = lease.step;
+        let (step, cost) = (lease.step, report.cost());
+        if matches!(report, Report::Heartbeat { .. }) && self.run.steps[step].state == StepState::Leased {
+            self.record(EventKind::StepStarted { step });
+        }
         if let Some(checkpoint) = report.checkpoint() {
             self.keep(lease, checkpoint);
         }
         match report {
-            Report::Heartbeat { .. } => {
-                if self.run.steps[step].state == StepState::Leased {
-                    self.record(EventKind::StepStarted { step });
-                }
-            }
-            Report::Complete { output, cost } => {
+            Report::Heartbeat { .. } => {}
+            Report::Complete { output, .. } => {
                 let cost = cost.unwrap_or(self.workflow.steps[step].price);
                 self.record(EventKind::StepSucceeded { step, output: output.clone(), cost });
             }
-            Report::Fail { error, retry_after, cost, jitter, .. } => {
-                self.end_attempt(step, Cause::Failed, Some(error.clone()), *cost, *retry_after, *jitter);
+            Report::Fail { error, retry_after, jitter, .. } => {
+                self.end_attempt(step, Cause::Failed, Some(error.clone()), cost, *retry_after, *jitter);
             }
-            Report::Yield { reason, cost, jitter, .. } => {
+            Report::Yield { reason, jitter, .. } => {
                 let error = Some(reason).filter(|reason| !reason.is_empty());
-                let error = error.map(|reason| StepError::new("YIELDED", reason, true));
-                self.end_attempt(step, Cause::Yielded, error, *cost, None, *jitter);
+                let error = error.map(|reason| StepError::new(Cause::Yielded.as_str(), reason, true));
+                self.end_attempt(step, Cause::Yielded, error, cost, None, *jitter);
             }
         }
     }
 
-    /// Commits a checkpoint if it is newer than what this attempt has committed.
+    /// Commits a checkpoint of the live attempt if it is newer than what this attempt has committed, counting from 1.
     fn keep(&mut self, lease: &Lease, new: &NewCheckpoint) {
-        let stored = self.run.steps[lease.step].checkpoint.as_ref();
-        if stored.is_some_and(|stored| (stored.attempt, stored.sequence) >= (lease.attempt, new.sequence)) {
+        if new.sequence <= self.committed(lease) {
             return;
         }
         let checkpoint = Checkpoint {
             attempt: lease.attempt,
             sequence: new.sequence,
-            done: new.done,
-            total: new.total,
+            done: new.done.max(0),
+            total: new.total.max(0),
             at: self.now,
             data: Arc::clone(&new.data),
         };
         self.record(EventKind::CheckpointCommitted { step: lease.step, checkpoint });
     }
 
-    /// Notes a stale report, the first of each kind, and what it says its attempt has cost.
+    /// Notes a stale report, the first of each kind.
     fn note_stale(&mut self, lease: &Lease, report: &Report) {
-        let (step, attempt, report, cost) = (lease.step, lease.attempt, report.kind(), report.cost());
-        let Some(known) = self.run.steps[step].numbered(attempt) else { return };
-        let (noted, booked) = (known.refused.contains(&report), known.cost.is_some());
-        if !noted {
+        let (step, attempt, report) = (lease.step, lease.attempt, report.kind());
+        let known = self.run.steps[step].numbered(attempt);
+        if known.is_some_and(|known| !known.refused.contains(&report)) {
             self.record(EventKind::ReportRefused { step, attempt, report });
         }
-        if let Some(cost) = cost.filter(|_| !booked) {
+    }
+
+    /// Books what a late report says that its attempt has cost, unless something is booked for it already.
+    fn book_late(&mut self, lease: &Lease, report: &Report) {
+        let (step, attempt) = (lease.step, lease.attempt);
+        let unbooked = self.run.steps[step].numbered(attempt).is_some_and(|known| known.cost.is_none());
+        if let Some(cost) = report.cost().filter(|_| unbooked) {
             self.record(EventKind::CostBooked { step, attempt, cost });
         }
     }
@@ -167,7 +179,7 @@ impl Deciding<'_> {
         spent: Option<String>,
     ) {
         let definition = &self.workflow.steps[step];
-        let mut error = error.unwrap_or_else(|| StepError::new(cause.as_str(), cause.as_str(), true));
+        let mut error = error.unwrap_or_else(|| revoked(cause, "the executor"));
         if let Some(spent) = spent {
             let kept = checkpoint_kept(&self.run.steps[step]);
             error.message = format!("{} ({spent}{kept})", error.message);

@@ -1,10 +1,10 @@
 //! Building a write: commands are decided in memory, steps that become ready are matched with polls, and each run is written
 //! once, whatever happened to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::command::{Answer, Command, Refusal};
+use crate::command::{Answer, Command, Refusal, Report};
 use crate::decide::apply;
 use crate::definition::Workflow;
 use crate::event::{Event, EventKind};
@@ -14,7 +14,7 @@ use crate::run::{Checkpoint, Run, RunState, StepState};
 use crate::time::Timestamp;
 
 use super::ask::{Failure, Grant};
-use super::cache::Cached;
+use super::cache::{Cached, size};
 use super::work::{Fence, HotRow, RunWrite, SessionWrite, Work, Write};
 use super::{Lane, Origin, Pending, Random};
 
@@ -34,7 +34,8 @@ pub(super) struct Entry {
     /// The rows and the version before this batch.
     pub before: Rows,
     pub version: i64,
-    /// The work that read it.
+    pub was_open: bool,
+    /// The work that read it, or found that it does not exist.
     pub fresh: u64,
     pub events: Vec<Event>,
     pub settled: Vec<Settled>,
@@ -50,7 +51,8 @@ pub(super) struct Settled {
 }
 
 impl Lane {
-    pub(super) fn writing(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
+    /// The next write, of what can be decided on what is in memory; `all` that waits can be.
+    pub(super) fn writing(&mut self, all: bool, now: Timestamp, random: Random<'_>) -> Option<Work> {
         let mut entries = BTreeMap::new();
         for pending in self.take_batch() {
             self.decide_one(&mut entries, pending, now);
@@ -58,13 +60,13 @@ impl Lane {
         self.absent.clear();
         self.match_backlog(&mut entries, now, random);
         self.match_fresh(&mut entries, now, random);
-        for ticket in self.dispatch.end_impatient() {
-            self.end_polling(ticket, now);
+        for over in self.dispatch.end_impatient(all, self.issued) {
+            self.end_polling(over.ticket, over.grants, now);
         }
         let (changed, same): (BTreeMap<_, _>, BTreeMap<_, _>) =
             entries.into_iter().partition(|(_, entry): &(RunId, Entry)| !entry.events.is_empty());
         for (id, entry) in same {
-            self.settle_unchanged(id, entry, now);
+            self.settle_unchanged(id, entry, now, random);
         }
         self.cache.trim();
         let sessions = self.sessions.renewals();
@@ -77,26 +79,37 @@ impl Lane {
         Some(Work::Write(write))
     }
 
-    /// What waits, reports first, up to the bounds. What must be read first stays.
+    /// What waits, reports first, up to the bounds and up to what must be read first.
     fn take_batch(&mut self) -> Vec<Pending> {
         let mut taken: Vec<Pending> = Vec::new();
-        let mut runs = std::collections::BTreeSet::new();
-        for queue in [&mut self.reports, &mut self.submits] {
-            while taken.len() < self.config.batch_commands {
-                let Some(pending) = queue.front() else { break };
-                if !runs.contains(&pending.run) && runs.len() >= self.batch_runs {
+        let mut runs = BTreeSet::new();
+        let mut bytes = 0;
+        for submits in [false, true] {
+            while let Some(pending) = if submits { self.submits.front() } else { self.reports.front() } {
+                let full = taken.len() >= self.config.batch_commands || bytes >= self.config.batch_bytes;
+                if full || (!runs.contains(&pending.run) && runs.len() >= self.batch_runs) {
                     return taken;
                 }
+                if !self.is_read(pending) {
+                    break;
+                }
                 runs.insert(pending.run);
-                taken.extend(queue.pop_front());
+                bytes += weight(&pending.command);
+                taken.extend(if submits { self.submits.pop_front() } else { self.reports.pop_front() });
             }
         }
         taken
     }
 
+    /// A run's place in the batch.
+    fn entry<'a>(&mut self, entries: &'a mut BTreeMap<RunId, Entry>, id: RunId) -> &'a mut Entry {
+        let absent = self.absent.get(&id).copied().unwrap_or(0);
+        entries.entry(id).or_insert_with(|| Entry::new(self.cache.take(id), absent))
+    }
+
     fn decide_one(&mut self, entries: &mut BTreeMap<RunId, Entry>, pending: Pending, now: Timestamp) {
         let id = pending.run;
-        let entry = entries.entry(id).or_insert_with(|| Entry::new(self.cache.take(id), self.issued));
+        let entry = self.entry(entries, id);
         if entry.workflow.is_none() {
             entry.workflow.clone_from(&pending.workflow);
         }
@@ -121,8 +134,8 @@ impl Lane {
             *created |= entry.run.as_ref().is_some_and(|run| run.created_at >= tried);
         }
         let grant = match (&pending.command, &answer, &entry.run) {
-            (Command::Dispatch { step, secret, session, .. }, Ok(_), Some(run)) => {
-                self.sessions.want_time(*session, now);
+            (Command::Dispatch { step, secret, session, executor }, Ok(_), Some(run)) => {
+                self.sessions.grant(*session, executor, now);
                 Grant::new(&workflow, run, *step, *secret)
             }
             _ => None,
@@ -132,15 +145,18 @@ impl Lane {
 
     /// Rows that were read for polls that wait go first.
     fn match_backlog(&mut self, entries: &mut BTreeMap<RunId, Entry>, now: Timestamp, random: Random<'_>) {
-        while let Some((queue, run, step)) = self.dispatch.next_from_backlog() {
+        while entries.len() < self.batch_runs {
+            let Some((queue, run, step)) = self.dispatch.next_from_backlog() else { return };
+            if self.shunned_until(run, now).is_some() {
+                continue;
+            }
             if !entries.contains_key(&run) && !self.cache.holds(run) {
                 // It fell out of memory since it was read; its row is still there.
                 self.dispatch.note_rows(&queue);
                 continue;
             }
-            let entry = entries.entry(run).or_insert_with(|| Entry::new(self.cache.take(run), self.issued));
-            if entry.is_ready(step) {
-                self.lease(entries, run, step, &queue, now, random);
+            if self.entry(entries, run).is_ready(step) {
+                self.lease(entries, (run, step), &queue, now, random);
             }
         }
     }
@@ -154,7 +170,7 @@ impl Lane {
             .collect();
         for (run, step, queue) in ready {
             if self.dispatch.direct(&queue) {
-                self.lease(entries, run, step, &queue, now, random);
+                self.lease(entries, (run, step), &queue, now, random);
             }
         }
     }
@@ -162,44 +178,39 @@ impl Lane {
     fn lease(
         &mut self,
         entries: &mut BTreeMap<RunId, Entry>,
-        run: RunId,
-        step: StepNo,
+        (run, step): (RunId, StepNo),
         queue: &Arc<str>,
         now: Timestamp,
         random: Random<'_>,
     ) {
-        let Some((ticket, session, executor)) = self.dispatch.reserve(queue) else { return };
+        let Some((poll, session, executor)) = self.dispatch.reserve(queue) else { return };
         let mut secret = [0; 16];
         secret[..8].copy_from_slice(&random().to_le_bytes());
         secret[8..].copy_from_slice(&random().to_le_bytes());
         let command = Command::Dispatch { step, secret: Secret(secret), session, executor };
-        let origin = Origin::Poll(ticket, queue.clone());
+        let origin = Origin::Poll(poll, queue.clone());
         let pending = Pending { run, workflow: None, command, origin, arrived: self.issued, tried_at: None };
         self.decide_one(entries, pending, now);
     }
 
-    /// A run that this batch does not change is answered at once, unless it says no from memory: then it is read first.
-    fn settle_unchanged(&mut self, id: RunId, entry: Entry, now: Timestamp) {
+    /// A run that this batch does not change is answered at once. But who is told no, or that there is nothing to change, is told
+    /// so from what was read after the call came: else the run is read first.
+    fn settle_unchanged(&mut self, id: RunId, entry: Entry, now: Timestamp, random: Random<'_>) {
         let Entry { no, workflow, run, fresh, settled, .. } = entry;
-        let known = if let (Some(no), Some(run), Some(workflow)) = (no, run, workflow) {
+        if let (Some(no), Some(run), Some(workflow)) = (no, run, workflow) {
             self.follow(no, &run, &workflow, now);
             self.cache.put(id, Cached { no, run, workflow, fresh });
-            true
         } else {
-            false
-        };
+            self.sessions.drop_run(id);
+        }
         let mut again = Vec::new();
         for Settled { pending, answer, grant } in settled {
+            let negative = matches!(answer, Err(_) | Ok(Answer::Done { changed: false }));
             match &pending.origin {
-                Origin::Call(ticket, slot) => {
-                    if known && answer.is_err() && fresh <= pending.arrived {
-                        again.push(pending);
-                    } else {
-                        self.answer(*ticket, *slot, answer.map_err(Failure::Refused), now);
-                    }
-                }
-                Origin::Poll(ticket, queue) => drop(self.settle_poll(*ticket, queue, grant, now)),
-                Origin::Clock(_) => self.clock_was_wrong(&pending),
+                Origin::Poll(poll, _) => self.settle_poll(*poll, grant, now, random),
+                _ if negative && fresh <= pending.arrived => again.push(pending),
+                Origin::Call(ticket, slot) => self.answer(*ticket, *slot, answer.map_err(Failure::Refused), now),
+                Origin::Clock(_) => self.clock_is_settled(&pending),
             }
         }
         if !again.is_empty() {
@@ -208,11 +219,21 @@ impl Lane {
         }
     }
 
-    /// A revocation that changed nothing: that attempt is not live.
-    fn clock_was_wrong(&mut self, pending: &Pending) {
-        if let Command::Revoke { step, attempt, .. } = pending.command {
-            self.sessions.drop_lease(pending.run, step, attempt);
+    /// A clock's command was seen to. If that took no lease back, its clocks run on.
+    pub(super) fn clock_is_settled(&mut self, pending: &Pending) {
+        if let Command::Revoke { step, .. } = pending.command {
+            self.sessions.release(pending.run, step);
         }
+    }
+}
+
+/// Roughly how many bytes of payload a command writes.
+fn weight(command: &Command) -> usize {
+    match command {
+        Command::Create(request) => size(&request.input),
+        Command::Report { report: Report::Complete { output, .. }, .. } => size(&output.data),
+        Command::Report { report, .. } => report.checkpoint().map_or(0, |checkpoint| size(&checkpoint.data.data)),
+        Command::Dispatch { .. } | Command::Revoke { .. } | Command::Fire(_) | Command::Operate { .. } => 0,
     }
 }
 
@@ -224,14 +245,16 @@ impl Flight {
 }
 
 impl Entry {
-    fn new(cached: Option<Cached>, issued: u64) -> Entry {
+    /// What is known of a run: `cached`, or, by the work `absent`, that it does not exist.
+    fn new(cached: Option<Cached>, absent: u64) -> Entry {
         let empty = Entry {
             no: None,
             workflow: None,
             run: None,
             before: Rows::default(),
             version: 0,
-            fresh: issued,
+            was_open: false,
+            fresh: absent,
             events: Vec::new(),
             settled: Vec::new(),
             not_before: None,
@@ -241,6 +264,7 @@ impl Entry {
             no: Some(no),
             before: Rows::of(&run),
             version: run.last_event,
+            was_open: !run.is_terminal(),
             workflow: Some(workflow),
             run: Some(run),
             fresh,
@@ -255,7 +279,8 @@ impl Entry {
         })
     }
 
-    fn newly_ready(&self) -> impl Iterator<Item = (StepNo, Arc<str>)> {
+    /// Steps that the batch made ready, and their queues.
+    pub(super) fn newly_ready(&self) -> impl Iterator<Item = (StepNo, Arc<str>)> {
         let steps = self.run.iter().flat_map(|run| 0..run.steps.len());
         steps.filter(|step| self.is_ready(*step) && !self.before.ready.contains_key(step)).filter_map(|step| {
             let queue = &self.workflow.as_ref()?.steps[step].queue;
@@ -279,6 +304,8 @@ impl Entry {
             id,
             fence,
             workflow: self.workflow.clone()?,
+            priority: run.request.priority,
+            was_open: self.was_open,
             row: HotRow::of(run),
             events: self.events.clone(),
             changes: self.before.changes(&Rows::of(run)),

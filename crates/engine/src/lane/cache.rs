@@ -39,8 +39,8 @@ impl Cache {
         self.runs.contains_key(&id)
     }
 
-    pub fn version(&self, id: RunId) -> Option<(RunNo, i64)> {
-        self.runs.get(&id).map(|(cached, ..)| (cached.no, cached.run.last_event))
+    pub fn len(&self) -> usize {
+        self.runs.len()
     }
 
     /// Takes a run out: what a failed write leaves behind is never seen.
@@ -81,7 +81,8 @@ fn weight(run: &Run) -> usize {
         + attempts
 }
 
-fn size(value: &Value) -> usize {
+/// Roughly how many bytes a value takes in memory.
+pub(super) fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 16,
         Value::String(text) => 24 + text.len(),

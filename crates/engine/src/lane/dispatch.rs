@@ -1,12 +1,15 @@
-//! Which ready step goes to which poller.
+//! Which ready step goes to which poll.
 //!
 //! A queue's older rows go first: a step that becomes ready is matched in memory only while its queue is known to hold no
-//! ready row; else it is written as one, and rows are read for the pollers that wait.
+//! ready row; else it is written as one, and rows are read for the polls that wait.
+//!
+//! A poll that is matched is reserved: only the write that it was matched in answers it. When that write fails, the poll is
+//! back in its old place in every queue that it waits on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::ids::{RequestId, RunId, SessionId, StepNo};
+use crate::ids::{LeaseToken, RequestId, RunId, SessionId, StepNo};
 
 use super::ask::{Grant, Poll, Ticket};
 
@@ -14,20 +17,33 @@ use super::ask::{Grant, Poll, Ticket};
 const WINDOW: usize = 256;
 /// For how many sessions the grants of their last poll are remembered.
 const REMEMBERED: usize = 4096;
+/// Queues that are remembered though nobody waits on them.
+const QUEUES: usize = 1024;
+/// After so many works a poll that does not wait is answered, even if more could be read for it.
+const PATIENCE: u64 = 4;
+
+/// Names a poll within its lane, whichever call waits for it; ascending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PollNo(u64);
 
 /// Queues, and the polls that wait on them.
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
     queues: BTreeMap<Arc<str>, Queue>,
-    pollers: BTreeMap<Ticket, Poller>,
+    polls: BTreeMap<PollNo, Waiting>,
+    callers: BTreeMap<Ticket, PollNo>,
+    named: BTreeMap<(SessionId, RequestId), PollNo>,
+    /// Polls that do not wait.
+    impatient: BTreeSet<PollNo>,
     /// What a session's last poll was granted.
     granted: BTreeMap<SessionId, (RequestId, Vec<Grant>)>,
+    turns: u64,
 }
 
 #[derive(Debug)]
 struct Queue {
-    /// Polls in the order in which they came; those that are gone are skipped.
-    parked: VecDeque<Ticket>,
+    /// Polls that can take more steps, in their turn.
+    seats: BTreeSet<(u64, PollNo)>,
     /// Ready rows that were read and not given away yet.
     backlog: VecDeque<(RunId, StepNo)>,
     /// There may be ready rows that were not read.
@@ -35,157 +51,213 @@ struct Queue {
 }
 
 #[derive(Debug)]
-pub(super) struct Poller {
-    pub poll: Poll,
-    /// How many more steps it can take.
+struct Waiting {
+    poll: Poll,
+    /// The call that is answered; a repetition takes the place of the call before.
+    ticket: Ticket,
+    /// The lane's work when it came.
+    arrived: u64,
+    /// Its place in its queues.
+    turn: u64,
+    /// How many more steps it can take; it has a seat while there are any.
     free: usize,
-    /// How many steps it was matched with in the write under way.
+    /// How many steps it was matched with that are not settled.
     reserved: usize,
-    /// How many of those were granted.
-    granted: usize,
+    /// Those that were settled.
+    grants: Vec<Grant>,
     /// Its call has ended: what it was matched with is handed back.
     gone: bool,
 }
 
-/// What became of a poll when one of its matches was settled.
-pub(super) enum Served {
-    /// It waits, for other matches or for steps.
-    Waiting,
-    /// It is over: its call is to be answered.
-    Over,
-    /// It is over, and its call has ended.
-    Gone,
+/// A poll that is over, and what is to become of its grants.
+#[derive(Debug)]
+pub(super) struct Over {
+    pub ticket: Ticket,
+    pub session: SessionId,
+    pub request: Option<RequestId>,
+    pub grants: Vec<Grant>,
+    /// Nobody is there to take them.
+    pub gone: bool,
 }
 
 impl Dispatch {
-    /// Parks a poll. An earlier poll of the same session with the same request id is replaced; its ticket is returned.
-    pub fn park(&mut self, ticket: Ticket, poll: Poll) -> Option<Ticket> {
-        let same = |other: &Poller| {
-            poll.request.is_some() && other.poll.request == poll.request && other.poll.session == poll.session
+    /// Parks a poll.
+    pub fn park(&mut self, ticket: Ticket, poll: Poll, arrived: u64) {
+        self.turns += 1;
+        let (number, turn) = (PollNo(self.turns), self.turns);
+        if self.queues.len() > QUEUES {
+            self.queues.retain(|_, queue| !queue.seats.is_empty());
+        }
+        for name in &poll.queues {
+            // A queue that nobody has read yet may hold rows from before.
+            let new = || Queue { seats: BTreeSet::new(), backlog: VecDeque::new(), rows: true };
+            self.queues.entry(name.clone()).or_insert_with(new);
+        }
+        if let Some(request) = poll.request {
+            self.named.insert((poll.session, request), number);
+        }
+        if !poll.park {
+            self.impatient.insert(number);
+        }
+        self.callers.insert(ticket, number);
+        let free = poll.max_steps;
+        let waiting = Waiting { poll, ticket, arrived, turn, free, reserved: 0, grants: Vec::new(), gone: false };
+        self.polls.insert(number, waiting);
+        self.seat(number);
+    }
+
+    /// A repetition of a poll that waits, or is reserved, takes its place. Returns the call that is over.
+    pub fn take_place(&mut self, ticket: Ticket, poll: &Poll) -> Option<Ticket> {
+        let number = *self.named.get(&(poll.session, poll.request?))?;
+        let waiting = self.polls.get_mut(&number)?;
+        let replaced = std::mem::replace(&mut waiting.ticket, ticket);
+        waiting.gone = false;
+        waiting.poll.park = poll.park;
+        match poll.park {
+            true => self.impatient.remove(&number),
+            false => self.impatient.insert(number),
         };
-        let replaced = self
-            .pollers
-            .iter()
-            .find(|(_, other)| other.reserved == 0 && !other.gone && same(other))
-            .map(|(ticket, _)| *ticket);
-        replaced.iter().for_each(|old| drop(self.pollers.remove(old)));
-        for queue in &poll.queues {
-            self.prune(queue);
-            self.queue(queue).parked.push_back(ticket);
-        }
-        self.pollers.insert(ticket, Poller { free: poll.max_steps, poll, reserved: 0, granted: 0, gone: false });
-        replaced
+        self.callers.remove(&replaced);
+        self.callers.insert(ticket, number);
+        Some(replaced)
     }
 
-    fn queue(&mut self, name: &Arc<str>) -> &mut Queue {
-        // A queue that nobody has read yet may hold rows from before.
-        let new = || Queue { parked: VecDeque::new(), backlog: VecDeque::new(), rows: true };
-        self.queues.entry(name.clone()).or_insert_with(new)
-    }
-
-    /// Ends a poll; true if it can be answered now. If it was matched, the write under way settles it: its grants are handed
-    /// back when its caller is `gone`, and else delivered.
-    pub fn end(&mut self, ticket: Ticket, gone: bool) -> bool {
-        match self.pollers.get_mut(&ticket) {
-            Some(poller) if poller.reserved > 0 => {
-                poller.gone = gone;
-                poller.poll.park = false;
-                false
-            }
-            Some(_) => self.pollers.remove(&ticket).is_some(),
-            None => false,
+    fn seat(&mut self, number: PollNo) {
+        let Some(waiting) = self.polls.get(&number).filter(|waiting| waiting.free > 0) else { return };
+        for name in &waiting.poll.queues {
+            self.queues.get_mut(name).map(|queue| queue.seats.insert((waiting.turn, number)));
         }
     }
 
-    /// Queues whose ready rows should be read for pollers that wait, and how many.
-    pub fn wanted(&self) -> BTreeMap<Arc<str>, usize> {
-        let hungry = self.queues.iter().filter(|(_, queue)| queue.rows && queue.backlog.is_empty());
+    fn unseat(&mut self, number: PollNo) {
+        let Some(waiting) = self.polls.get(&number) else { return };
+        for name in &waiting.poll.queues {
+            self.queues.get_mut(name).map(|queue| queue.seats.remove(&(waiting.turn, number)));
+        }
+    }
+
+    fn remove(&mut self, number: PollNo) -> Option<Over> {
+        self.unseat(number);
+        let Waiting { poll, ticket, grants, gone, .. } = self.polls.remove(&number)?;
+        self.impatient.remove(&number);
+        self.callers.remove(&ticket);
+        if let Some(request) = poll.request {
+            self.named.remove(&(poll.session, request));
+        }
+        Some(Over { ticket, session: poll.session, request: poll.request, grants, gone })
+    }
+
+    /// Ends a poll; it is returned if it can be answered now. If it is reserved, the write under way settles it: its grants are
+    /// handed back when its caller is `gone`, and else delivered.
+    pub fn end(&mut self, ticket: Ticket, gone: bool) -> Option<Over> {
+        let number = *self.callers.get(&ticket)?;
+        let waiting = self.polls.get_mut(&number)?;
+        if waiting.reserved == 0 {
+            return self.remove(number);
+        }
+        waiting.gone |= gone;
+        self.impatient.insert(number);
+        None
+    }
+
+    /// Ends the polls of a session that has ended; those that are reserved end when they are settled.
+    pub fn end_session(&mut self, session: SessionId) -> Vec<Over> {
+        let of_session = self.polls.iter().filter(|(_, waiting)| waiting.poll.session == session);
+        let numbers: Vec<PollNo> = of_session.map(|(number, _)| *number).collect();
+        self.impatient.extend(&numbers);
+        numbers.into_iter().filter_map(|number| self.remove_idle(number)).collect()
+    }
+
+    /// Polls that do not wait and were not matched; they are over. `all` that could be read for them was read, or they are
+    /// answered after a few works all the same.
+    pub fn end_impatient(&mut self, all: bool, issued: u64) -> Vec<Over> {
+        let over = |number: &&PollNo| {
+            all || self.polls.get(number).is_some_and(|waiting| issued > waiting.arrived + PATIENCE)
+        };
+        let numbers: Vec<PollNo> = self.impatient.iter().filter(over).copied().collect();
+        numbers.into_iter().filter_map(|number| self.remove_idle(number)).collect()
+    }
+
+    fn remove_idle(&mut self, number: PollNo) -> Option<Over> {
+        self.polls.get(&number).filter(|waiting| waiting.reserved == 0)?;
+        self.remove(number)
+    }
+
+    /// Queues whose ready rows should be read for polls that wait, and how many; `spare` more than they can take.
+    pub fn wanted(&self, spare: usize) -> BTreeMap<Arc<str>, usize> {
+        let hungry = self.queues.iter().filter(|(_, queue)| {
+            queue.rows && queue.backlog.is_empty() && !queue.seats.is_empty()
+        });
         hungry
             .map(|(name, queue)| {
-                let demand = queue.parked.iter().filter_map(|ticket| self.pollers.get(ticket));
-                (name.clone(), demand.map(|poller| poller.free).sum::<usize>().min(WINDOW))
+                let free = queue.seats.iter().filter_map(|(_, number)| self.polls.get(number)).take(WINDOW);
+                (name.clone(), (free.map(|waiting| waiting.free).sum::<usize>() + spare).min(WINDOW))
             })
-            .filter(|(_, demand)| *demand > 0)
             .collect()
     }
 
     /// Ready rows were read: fewer than asked for means that these are all.
     pub fn read(&mut self, name: &Arc<str>, asked: usize, rows: Vec<(RunId, StepNo)>) {
-        let queue = self.queue(name);
-        queue.rows = rows.len() >= asked;
-        queue.backlog.extend(rows);
+        if let Some(queue) = self.queues.get_mut(name) {
+            queue.rows = rows.len() >= asked;
+            queue.backlog.extend(rows);
+        }
     }
 
-    /// A ready row was written, or another replica says that there is one.
-    pub fn note_rows(&mut self, name: &Arc<str>) {
-        self.queue(name).rows = true;
+    /// A ready row was written, or another replica says that there is one. A queue that is not remembered is read anyway.
+    pub fn note_rows(&mut self, name: &str) {
+        if let Some(queue) = self.queues.get_mut(name) {
+            queue.rows = true;
+        }
     }
 
-    /// The next row that was read and that a poller waits for.
+    /// Whether a row that was read can be given to a poll.
+    pub fn can_match(&self) -> bool {
+        self.queues.values().any(|queue| !queue.backlog.is_empty() && !queue.seats.is_empty())
+    }
+
+    /// The next row that was read and that a poll waits for.
     pub fn next_from_backlog(&mut self) -> Option<(Arc<str>, RunId, StepNo)> {
-        let names: Vec<Arc<str>> =
-            self.queues.iter().filter(|(_, queue)| !queue.backlog.is_empty()).map(|(name, _)| name.clone()).collect();
-        names.into_iter().find_map(|name| {
-            self.prune(&name);
-            let queue = self.queues.get_mut(&name)?;
-            queue.parked.front()?;
+        let mut fed = self.queues.iter_mut().filter(|(_, queue)| !queue.seats.is_empty());
+        fed.find_map(|(name, queue)| {
             let (run, step) = queue.backlog.pop_front()?;
-            Some((name, run, step))
+            Some((name.clone(), run, step))
         })
     }
 
-    /// Whether a step that becomes ready in this queue goes straight to a poller: one waits, and nothing older does.
-    pub fn direct(&mut self, name: &Arc<str>) -> bool {
-        self.prune(name);
-        self.queues
-            .get(name)
-            .is_some_and(|queue| !queue.rows && queue.backlog.is_empty() && !queue.parked.is_empty())
+    /// Whether a step that becomes ready in this queue goes straight to a poll: one waits, and nothing older does.
+    pub fn direct(&self, name: &str) -> bool {
+        let queue = self.queues.get(name);
+        queue.is_some_and(|queue| !queue.rows && queue.backlog.is_empty() && !queue.seats.is_empty())
     }
 
-    /// Reserves the poller that waits longest in this queue for one step, and puts it last if it can take more.
-    pub fn reserve(&mut self, name: &Arc<str>) -> Option<(Ticket, SessionId, Arc<str>)> {
-        self.prune(name);
-        let queue = self.queues.get_mut(name)?;
-        let ticket = queue.parked.pop_front()?;
-        let poller = self.pollers.get_mut(&ticket)?;
-        poller.free -= 1;
-        poller.reserved += 1;
-        if poller.free > 0 {
-            queue.parked.push_back(ticket);
-        }
-        Some((ticket, poller.poll.session, poller.poll.executor.clone()))
+    /// Reserves the poll whose turn it is for one step, and puts it last if it can take more.
+    pub fn reserve(&mut self, name: &str) -> Option<(PollNo, SessionId, Arc<str>)> {
+        let (_, number) = *self.queues.get(name)?.seats.first()?;
+        self.unseat(number);
+        self.turns += 1;
+        let waiting = self.polls.get_mut(&number)?;
+        waiting.turn = self.turns;
+        waiting.free -= 1;
+        waiting.reserved += 1;
+        let reserved = (number, waiting.poll.session, waiting.poll.executor.clone());
+        self.seat(number);
+        Some(reserved)
     }
 
-    /// Drops the polls at the front of a queue that are gone or full.
-    fn prune(&mut self, name: &Arc<str>) {
-        let Some(queue) = self.queues.get_mut(name) else { return };
-        while let Some(ticket) = queue.parked.front() {
-            if self.pollers.get(ticket).is_some_and(|poller| poller.free > 0 && !poller.gone) {
-                return;
-            }
-            queue.parked.pop_front();
+    /// A match of the poll was settled: its step was granted, or it waits again where it was. Returns the poll when it is over.
+    pub fn settle(&mut self, number: PollNo, grant: Option<Grant>) -> Option<Over> {
+        self.unseat(number);
+        let waiting = self.polls.get_mut(&number)?;
+        waiting.reserved -= 1;
+        waiting.free += usize::from(grant.is_none());
+        waiting.grants.extend(grant);
+        waiting.turn = number.0;
+        if waiting.reserved == 0 && (waiting.gone || !waiting.grants.is_empty()) {
+            return self.remove(number);
         }
-    }
-
-    /// A match of the poll was settled: its step was granted, or it waits again, in front.
-    pub fn settle(&mut self, ticket: Ticket, name: &Arc<str>, granted: bool) -> Served {
-        let Some(poller) = self.pollers.get_mut(&ticket) else { return Served::Gone };
-        poller.reserved -= 1;
-        poller.granted += usize::from(granted);
-        poller.free += usize::from(!granted);
-        if poller.reserved > 0 {
-            return Served::Waiting;
-        }
-        if poller.granted == 0 && !poller.gone {
-            let queue = self.queue(name);
-            if !queue.parked.contains(&ticket) {
-                queue.parked.push_front(ticket);
-            }
-            return Served::Waiting;
-        }
-        let gone = poller.gone;
-        self.pollers.remove(&ticket);
-        if gone { Served::Gone } else { Served::Over }
+        self.seat(number);
+        None
     }
 
     /// Remembers what a poll was granted, for its repetition.
@@ -196,6 +268,14 @@ impl Dispatch {
         self.granted.insert(session, (request, grants.to_vec()));
     }
 
+    /// Forgets grants that are not `undelivered` any more.
+    pub fn forget_grants(&mut self, undelivered: impl Fn(&LeaseToken) -> bool) {
+        self.granted.retain(|_, (_, grants)| {
+            grants.retain(|grant| undelivered(&grant.token));
+            !grants.is_empty()
+        });
+    }
+
     /// What the same poll was granted before.
     pub fn granted(&self, poll: &Poll) -> &[Grant] {
         match self.granted.get(&poll.session) {
@@ -204,25 +284,18 @@ impl Dispatch {
         }
     }
 
-    /// Polls that do not wait and were not matched; they are over.
-    pub fn end_impatient(&mut self) -> Vec<Ticket> {
-        let impatient = self.pollers.iter().filter(|(_, poller)| !poller.poll.park && poller.reserved == 0);
-        let tickets: Vec<Ticket> = impatient.map(|(ticket, _)| *ticket).collect();
-        tickets.iter().for_each(|ticket| drop(self.pollers.remove(ticket)));
-        tickets
-    }
-
     /// How many polls wait on a queue.
-    pub fn waiting(&self, name: &Arc<str>) -> usize {
-        let parked = self.queues.get(name).map(|queue| &queue.parked).into_iter().flatten();
-        parked.filter(|ticket| self.pollers.get(ticket).is_some_and(|poller| poller.free > 0)).count()
+    pub fn waiting(&self, name: &str) -> usize {
+        self.queues.get(name).map_or(0, |queue| queue.seats.len())
     }
 
     /// Queues on which polls wait.
     pub fn parked_queues(&self) -> Vec<Arc<str>> {
-        let waiting = self.queues.iter().filter(|(_, queue)| {
-            queue.parked.iter().any(|ticket| self.pollers.get(ticket).is_some_and(|poller| poller.free > 0))
-        });
-        waiting.map(|(name, _)| name.clone()).collect()
+        self.queues.iter().filter(|(_, queue)| !queue.seats.is_empty()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many polls wait or are reserved.
+    pub fn count(&self) -> usize {
+        self.polls.len()
     }
 }

@@ -19,7 +19,40 @@ pub struct Inspection {
     pub waiting: BTreeMap<Arc<str>, usize>,
 }
 
+/// How much a lane holds: all of it is bounded, and nearly all of it is nothing when nobody asks for anything.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Commands that wait to be decided.
+    pub commands: usize,
+    /// Calls that are not answered.
+    pub calls: usize,
+    /// Polls that wait for steps.
+    pub polls: usize,
+    /// Runs in memory.
+    pub runs: usize,
+    /// Sessions that are known.
+    pub sessions: usize,
+    /// Leases whose clocks are kept.
+    pub leases: usize,
+    /// Timers that are due soon.
+    pub timers: usize,
+}
+
 impl Lane {
+    /// Counts what is held.
+    pub fn counts(&self) -> Counts {
+        let (sessions, leases) = self.sessions.count();
+        Counts {
+            commands: self.reports.len() + self.submits.len(),
+            calls: self.calls.len(),
+            polls: self.dispatch.count(),
+            runs: self.cache.len(),
+            sessions,
+            leases,
+            timers: self.timers.len(),
+        }
+    }
+
     /// Looks, and changes nothing.
     pub fn inspect(&self, run: RunId, queues: &[Arc<str>]) -> Inspection {
         let (heard, done) = self.sessions.inspect(run);

@@ -23,6 +23,8 @@
 mod ask;
 mod batch;
 mod cache;
+mod calls;
+mod clock;
 mod dispatch;
 mod inspect;
 mod outcome;
@@ -33,26 +35,34 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Beat, Failure, Grant, GrantedRun, LeaseBeat, Poll, Progress, Reply, Standing, Ticket};
-pub use inspect::Inspection;
-pub use sessions::{DISPATCH_TIMEOUT, SESSION_LASTS};
+pub use clock::DISPATCH_TIMEOUT;
+pub use inspect::{Counts, Inspection};
+pub use sessions::SESSION_LASTS;
 
-use crate::command::{Answer, Command, Lease, Report, Timer};
+use crate::command::{Command, Lease, Timer};
 use crate::definition::Workflow;
-use crate::ids::{LeaseToken, RequestId, RunId, SessionId};
-use crate::run::Cause;
+use crate::ids::{LeaseToken, RunId, SessionId};
 use crate::time::{Duration, Timestamp};
 
 use batch::Flight;
 use cache::Cache;
-use dispatch::Dispatch;
+use calls::Call;
+use dispatch::{Dispatch, PollNo};
 use sessions::Sessions;
 use work::{Housekeep, Load, Work};
+
+/// How long the lane's own doings leave a run alone that the database refused to store: doubled from the one to the other.
+const SHUNNED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(64));
+/// Every so many rounds of housekeeping, no lease is overlooked.
+const THOROUGH: u64 = 6;
 
 /// The bounds of a lane.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Commands that one write takes.
     pub batch_commands: usize,
+    /// Bytes of payload that one write takes, roughly; a single command may have more.
+    pub batch_bytes: usize,
     /// Submits that may wait; more are refused as overload.
     pub waiting_submits: usize,
     /// Runs in memory.
@@ -69,6 +79,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             batch_commands: 512,
+            batch_bytes: 16 << 20,
             waiting_submits: 8192,
             cached_runs: 16_384,
             cached_bytes: 256 << 20,
@@ -88,14 +99,16 @@ pub struct Lane {
     /// Work so far: what was read by a later work than the last one before a call is fresh to that call.
     issued: u64,
     under_way: bool,
+    /// The last work read: what can be decided now is written before more is read.
+    has_read: bool,
     cache: Cache,
     /// Reports, timers, operator calls: before submits.
     reports: VecDeque<Pending>,
     submits: VecDeque<Pending>,
     /// Runs to read before their commands are applied, and whether under lock.
     stale: BTreeMap<RunId, bool>,
-    /// Runs that the last read did not find.
-    absent: BTreeSet<RunId>,
+    /// Runs that a read did not find, and which work it was.
+    absent: BTreeMap<RunId, u64>,
     calls: BTreeMap<Ticket, Call>,
     /// Heartbeats among them: they may wait for their session's renewal.
     beating: Vec<Ticket>,
@@ -104,11 +117,17 @@ pub struct Lane {
     flight: Option<Flight>,
     /// Runs that a write takes at most: halved when one fails, so that a poisonous run ends up alone.
     batch_runs: usize,
+    /// Runs that ended up so; until when no timer or poll brings them up, and how long that was.
+    shunned: BTreeMap<RunId, (Timestamp, Duration)>,
     dispatch: Dispatch,
     sessions: Sessions,
     timers: BTreeSet<(Timestamp, RunId, Timer)>,
     housekeeping_due: Timestamp,
+    rounds: u64,
     clocks_due: Timestamp,
+    /// Sessions whose time was up when the clocks were last looked at, and sessions to forget.
+    expired: Vec<SessionId>,
+    forgettable: Vec<SessionId>,
     /// Other replicas that are present.
     others: usize,
     replies: Vec<Reply>,
@@ -135,47 +154,37 @@ enum Origin {
     /// A caller's slot.
     Call(Ticket, usize),
     /// A poll, for a step of this queue.
-    Poll(Ticket, Arc<str>),
+    Poll(PollNo, Arc<str>),
     /// A timer or clock of the lane itself, due then.
     Clock(Timestamp),
 }
 
-/// A call that is not answered yet.
-#[derive(Debug)]
-struct Call {
-    answers: Vec<Option<Result<Answer, Failure>>>,
-    grants: Vec<Grant>,
-    /// It waits for grants.
-    polling: bool,
-    session: Option<SessionId>,
-    /// Names the poll, for its repetition.
-    request: Option<RequestId>,
-    /// It heartbeats: its answer carries a committed end of the session.
-    beating: bool,
-}
-
-/// Where a step's ready row goes in dispatch, and what its poll is granted: shared by batch and outcome.
 impl Lane {
     /// A lane with nothing in it.
     pub fn new(config: Config) -> Lane {
         Lane {
             issued: 0,
             under_way: false,
+            has_read: false,
             cache: Cache::new(config.cached_runs, config.cached_bytes),
             reports: VecDeque::new(),
             submits: VecDeque::new(),
             stale: BTreeMap::new(),
-            absent: BTreeSet::new(),
+            absent: BTreeMap::new(),
             calls: BTreeMap::new(),
             beating: Vec::new(),
             refresh: BTreeSet::new(),
             flight: None,
             batch_runs: usize::MAX,
+            shunned: BTreeMap::new(),
             dispatch: Dispatch::default(),
             sessions: Sessions::default(),
             timers: BTreeSet::new(),
             housekeeping_due: Timestamp(i64::MIN),
+            rounds: 0,
             clocks_due: Timestamp(i64::MIN),
+            expired: Vec::new(),
+            forgettable: Vec::new(),
             others: 0,
             replies: Vec::new(),
             touched: Vec::new(),
@@ -184,142 +193,47 @@ impl Lane {
         }
     }
 
-    /// Takes a call in.
-    pub fn ask(&mut self, ask: Ask, now: Timestamp) {
-        let Ask { ticket, commands, sheddable, beat, poll } = ask;
-        if sheddable && self.submits.len() + commands.len() > self.config.waiting_submits {
-            let answers = commands.iter().map(|_| Err(Failure::Overloaded)).collect();
-            self.replies.push(Reply { ticket, answers, grants: Vec::new(), session: None });
-            return;
-        }
-        let mut call = Call {
-            answers: Vec::new(),
-            grants: Vec::new(),
-            polling: poll.is_some(),
-            session: beat.as_ref().map(|beat| beat.session).or(poll.as_ref().map(|poll| poll.session)),
-            request: poll.as_ref().and_then(|poll| poll.request),
-            beating: beat.is_some(),
-        };
-        if let Some(beat) = beat {
-            self.take_beat(ticket, &mut call, beat, now);
-        }
-        for Asked { run, workflow, command } in commands {
-            let slot = call.answers.len();
-            call.answers.push(None);
-            let origin = Origin::Call(ticket, slot);
-            let create = matches!(command, Command::Create(_));
-            let pending = Pending { run, workflow, command, origin, arrived: self.issued, tried_at: None };
-            if create { self.submits.push_back(pending) } else { self.reports.push_back(pending) }
-        }
-        if let Some(poll) = poll {
-            self.take_poll(ticket, &mut call, poll, now);
-        }
-        let beating = call.beating;
-        self.calls.insert(ticket, call);
-        self.finish(ticket, now);
-        if beating && self.calls.contains_key(&ticket) {
-            self.beating.push(ticket);
-        }
-    }
-
-    fn take_beat(&mut self, ticket: Ticket, call: &mut Call, beat: Beat, now: Timestamp) {
-        self.sessions.touch(beat.session, &beat.executor, now);
-        let known = self.sessions.beat(beat.session, &beat.leases, beat.complete, now);
-        for (slot, (lease, known)) in beat.leases.into_iter().zip(known).enumerate() {
-            call.answers.push(known.map(|(sequence, directive)| {
-                Ok(Answer::Reported { fresh: true, sequence, directive })
-            }));
-            if known.is_none() {
-                let report = Report::Heartbeat { checkpoint: lease.checkpoint };
-                self.reports.push_back(Pending {
-                    run: lease.token.run,
-                    workflow: None,
-                    command: Command::Report { lease: Lease::from(&lease.token), report },
-                    origin: Origin::Call(ticket, slot),
-                    arrived: self.issued,
-                    tried_at: None,
-                });
-            }
-        }
-    }
-
-    fn take_poll(&mut self, ticket: Ticket, call: &mut Call, poll: Poll, now: Timestamp) {
-        self.sessions.touch(poll.session, &poll.executor, now);
-        let undelivered = |grant: &&Grant| {
-            let token = &grant.token;
-            self.sessions.undelivered(poll.session, token.run, token.step(), token.attempt)
-        };
-        let again: Vec<Grant> = self.dispatch.granted(&poll).iter().filter(undelivered).cloned().collect();
-        let ended = self.sessions.standing(poll.session, now) == Some(Standing::Ended);
-        if ended || !again.is_empty() {
-            call.grants = again;
-            call.polling = false;
-        } else if let Some(replaced) = self.dispatch.park(ticket, poll) {
-            self.end_polling(replaced, now);
-        }
-    }
-
-    /// The caller of a poll waits no more: its time is up, or it is gone.
-    pub fn end_poll(&mut self, ticket: Ticket, gone: bool, now: Timestamp) {
-        if self.dispatch.end(ticket, gone) {
-            self.end_polling(ticket, now);
-        }
-    }
-
-    /// Grants whose caller could not be told: their steps are ready again at once.
-    pub fn hand_back(&mut self, tokens: impl IntoIterator<Item = LeaseToken>, now: Timestamp, random: Random<'_>) {
-        for token in tokens {
-            let cause = Cause::DispatchTimeout;
-            let command = Command::Revoke { step: token.step(), attempt: token.attempt, cause, jitter: random() };
-            self.remind(token.run, command, now);
-        }
-    }
-
-    fn end_polling(&mut self, ticket: Ticket, now: Timestamp) {
-        if let Some(call) = self.calls.get_mut(&ticket) {
-            call.polling = false;
-        }
-        self.finish(ticket, now);
-    }
-
-    /// Replies if nothing is missing any more.
-    fn finish(&mut self, ticket: Ticket, now: Timestamp) {
-        let Some(call) = self.calls.get(&ticket) else { return };
-        let waits_for_session = call.beating && call.session.is_some_and(|session| self.sessions.renewing(session));
-        if call.polling || waits_for_session || call.answers.iter().any(Option::is_none) {
-            return;
-        }
-        let Some(call) = self.calls.remove(&ticket) else { return };
-        self.replies.push(Reply {
-            ticket,
-            answers: call.answers.into_iter().flatten().collect(),
-            grants: call.grants,
-            session: call.session.and_then(|session| self.sessions.standing(session, now)),
-        });
-    }
-
-    fn answer(&mut self, ticket: Ticket, slot: usize, answer: Result<Answer, Failure>, now: Timestamp) {
-        if let Some(call) = self.calls.get_mut(&ticket) {
-            call.answers[slot] = Some(answer);
-        }
-        self.finish(ticket, now);
-    }
-
     /// What the driver is to do next; nothing while work is under way, or when all is done until [`Lane::wake_at`].
     pub fn next(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
         if self.under_way {
             return None;
         }
-        self.look_at_clocks(now, random);
-        let work = self
-            .housekeeping(now)
-            .or_else(|| Some(self.sessions.forgettable(now)).filter(|ids| !ids.is_empty()).map(Work::ForgetSessions))
-            .or_else(|| Some(self.sessions.expired(now)).filter(|ids| !ids.is_empty()).map(Work::EndSessions))
-            .or_else(|| self.reading())
-            .or_else(|| self.writing(now, random));
+        self.tell_sessions(now);
+        // Before the clocks: it says for how long they stood still.
+        let work = self.housekeeping(now).or_else(|| {
+            self.look_at_clocks(now, random);
+            let expired = std::mem::take(&mut self.expired);
+            Some(expired).filter(|ids| !ids.is_empty()).map(Work::EndSessions)
+        });
+        let work = work.or_else(|| {
+            let forgettable = std::mem::take(&mut self.forgettable);
+            Some(forgettable).filter(|ids| !ids.is_empty()).map(Work::ForgetSessions)
+        });
+        let work = work.or_else(|| self.reading_or_writing(now, random));
         self.under_way = work.is_some();
         self.issued += u64::from(work.is_some());
         work
+    }
+
+    fn reading_or_writing(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
+        if std::mem::take(&mut self.has_read)
+            && let Some(work) = self.writing(false, now, random)
+        {
+            return Some(work);
+        }
+        loop {
+            if let Some(work) = self.reading() {
+                self.has_read = true;
+                return Some(work);
+            }
+            if let Some(work) = self.writing(true, now, random) {
+                return Some(work);
+            }
+            // A batch that changed nothing was answered; what did not fit into it is next.
+            if self.reports.is_empty() && self.submits.is_empty() && !self.dispatch.can_match() {
+                return None;
+            }
+        }
     }
 
     /// When to call [`Lane::next`] again though nobody asks.
@@ -353,17 +267,36 @@ impl Lane {
     fn look_at_clocks(&mut self, now: Timestamp, random: Random<'_>) {
         while let Some((due, run, timer)) = self.timers.first().copied().filter(|(due, ..)| *due <= now) {
             self.timers.pop_first();
-            self.remind(run, Command::Fire(timer), due);
+            match self.shunned_until(run, now) {
+                Some(until) => drop(self.timers.insert((until, run, timer))),
+                None => self.remind(run, Command::Fire(timer), due),
+            }
         }
-        let clock = |pending: &Pending| matches!(pending.origin, Origin::Clock(_));
-        if self.clocks_due > now || self.reports.iter().any(clock) {
+        if self.clocks_due > now {
             return;
         }
         self.clocks_due = now + self.config.clock_period;
+        self.expired = self.sessions.expired(now);
+        self.forgettable = self.sessions.forgettable(now);
         for due in self.sessions.overdue(now) {
+            if self.shunned_until(due.run, now).is_some() {
+                self.sessions.release(due.run, due.step);
+                continue;
+            }
             let (step, attempt, cause) = (due.step, due.attempt, due.cause);
             self.remind(due.run, Command::Revoke { step, attempt, cause, jitter: random() }, due.due);
         }
+    }
+
+    /// The database refused to store the run.
+    fn shun(&mut self, run: RunId, now: Timestamp) {
+        let (shortest, longest) = SHUNNED;
+        let span = self.shunned.get(&run).map_or(shortest, |(_, span)| Duration(span.0 * 2).min(longest));
+        self.shunned.insert(run, (now + span, span));
+    }
+
+    fn shunned_until(&self, run: RunId, now: Timestamp) -> Option<Timestamp> {
+        self.shunned.get(&run).map(|(until, _)| *until).filter(|until| *until > now)
     }
 
     fn housekeeping(&mut self, now: Timestamp) -> Option<Work> {
@@ -371,31 +304,40 @@ impl Lane {
             return None;
         }
         self.housekeeping_due = now + self.config.housekeeping;
-        let known = |run: RunId| self.cache.version(run).map(|(no, version)| (run, no, version));
-        let watched = if self.others == 0 { Vec::new() } else { self.sessions.watched() };
+        self.rounds += 1;
+        self.shunned.retain(|_, (until, span)| *until + *span > now);
+        self.dispatch.forget_grants(|token| self.sessions.undelivered(token.run, token.step(), token.attempt));
         Some(Work::Housekeep(Housekeep {
-            horizon: Duration(self.config.housekeeping.0 * 2),
+            horizon: self.horizon(),
             queues: self.dispatch.parked_queues(),
-            watched: watched.into_iter().filter_map(known).collect(),
+            watched: if self.others == 0 { Vec::new() } else { self.sessions.watched() },
             progress: self.sessions.take_progress(),
+            thorough: self.rounds.is_multiple_of(THOROUGH),
         }))
     }
 
-    fn reading(&mut self) -> Option<Work> {
-        let mut load = Load { runs: BTreeMap::new(), ready: self.dispatch.wanted() };
+    /// How far ahead timers are kept in memory.
+    fn horizon(&self) -> Duration {
+        Duration(self.config.housekeeping.0 * 2)
+    }
+
+    fn reading(&self) -> Option<Work> {
+        let mut load = Load { runs: BTreeMap::new(), ready: self.dispatch.wanted(self.shunned.len()) };
         let limit = self.config.batch_commands;
-        for pending in self.reports.iter().chain(&self.submits).take(limit) {
-            let create = matches!(pending.command, Command::Create(_));
-            match self.stale.get(&pending.run) {
-                Some(lock) => drop(load.runs.insert(pending.run, *lock)),
-                None if create || self.cache.holds(pending.run) || self.absent.contains(&pending.run) => {}
-                None => drop(load.runs.insert(pending.run, false)),
-            }
+        for pending in self.reports.iter().chain(&self.submits).take(limit).filter(|pending| !self.is_read(pending)) {
+            load.runs.insert(pending.run, self.stale.get(&pending.run).copied().unwrap_or(false));
         }
         for run in self.refresh.iter().copied().chain(self.sessions.searching()).take(limit) {
             load.runs.entry(run).or_insert(false);
         }
         (!load.runs.is_empty() || !load.ready.is_empty()).then_some(Work::Load(load))
+    }
+
+    /// Whether a command can be applied to what is in memory.
+    fn is_read(&self, pending: &Pending) -> bool {
+        let create = matches!(pending.command, Command::Create(_));
+        let known = || create || self.cache.holds(pending.run) || self.absent.contains_key(&pending.run);
+        !self.stale.contains_key(&pending.run) && known()
     }
 }
 

@@ -1,27 +1,25 @@
 //! What became of a lane's work.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::command::Command;
 use crate::definition::Workflow;
-use crate::ids::{LeaseToken, RunId, RunNo, SessionId};
-use crate::rows::Rows;
+use crate::ids::{RunId, RunNo, SessionId};
+use crate::rows::{Changes, Rows};
 use crate::run::Run;
 use crate::time::Timestamp;
 
-use super::ask::{Failure, Grant, Ticket};
+use super::ask::{Failure, Grant};
 use super::batch::{Entry, Flight, Settled};
 use super::cache::Cached;
-use super::dispatch::Served;
+use super::dispatch::PollNo;
 use super::work::{Committed, Found, Load, Loaded};
-use super::{Lane, Origin, Random};
+use super::{Lane, Origin, Pending, Random};
 
 impl Lane {
     /// Runs and ready rows were read, as asked for by `load`.
     pub fn loaded(&mut self, load: &Load, loaded: Loaded, now: Timestamp) {
         self.under_way = false;
-        self.absent.clear();
         let mut ready = loaded.ready;
         for stored in loaded.runs {
             let id = stored.run.request.id;
@@ -34,7 +32,7 @@ impl Lane {
             self.refresh.remove(run);
             self.sessions.searched(*run);
             if !self.cache.holds(*run) {
-                self.absent.insert(*run);
+                self.absent.insert(*run, self.issued);
             }
         }
         for (queue, asked) in &load.ready {
@@ -55,39 +53,38 @@ impl Lane {
                 for (id, entry) in held {
                     self.settle_written(id, written[&id], entry, now, random);
                 }
-                for (id, entry) in lost {
-                    self.stale.insert(id, false);
-                    self.try_again(entry, now);
+                for (id, entry) in lost.into_iter().rev() {
+                    self.doubt_sessions(&entry);
+                    let waiting = self.try_again(entry, now, random);
+                    if waiting {
+                        // It is not in memory any more, so it is read; but creating it would not look.
+                        self.stale.insert(id, false);
+                    }
+                }
+            }
+            Committed::Failed(_) if entries.len() > 1 => {
+                self.batch_runs = entries.len() / 2;
+                for entry in entries.into_values().rev() {
+                    self.try_again(entry, now, random);
                 }
             }
             Committed::Failed(why) => {
-                if entries.len() <= 1 {
-                    entries.into_values().for_each(|entry| self.give_up(entry, &why, now));
-                } else {
-                    self.batch_runs = entries.len() / 2;
-                    entries.into_values().rev().for_each(|entry| self.try_again(entry, now));
+                self.sessions.not_renewed(&sessions);
+                for (id, entry) in entries {
+                    self.shun(id, now);
+                    self.give_up(entry, &why, now, random);
                 }
             }
             Committed::Unknown => {
-                for (id, mut entry) in entries.into_iter().rev() {
-                    if entry.no.is_some() {
-                        self.stale.insert(id, true);
-                    }
-                    let began = entry.events.first().map(|event| event.at);
-                    for settled in &mut entry.settled {
-                        settled.pending.tried_at = settled.pending.tried_at.or(began);
-                    }
-                    entry.settled.into_iter().rev().for_each(|settled| self.reports.push_front(settled.pending));
-                }
+                entries.into_iter().rev().for_each(|(id, entry)| self.find_out(id, entry, now));
             }
         }
-        self.finish_beats(now);
     }
 
     /// Sessions were ended, as asked for; each with the runs in which it holds leases.
     pub fn sessions_ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)], now: Timestamp) {
         self.under_way = false;
-        self.sessions.ended(asked, ended, now);
+        self.sessions.ended(asked, ended);
         self.clocks_due = now;
     }
 
@@ -103,125 +100,121 @@ impl Lane {
         self.others = found.others;
         self.timers.extend(found.timers);
         found.ready.iter().for_each(|queue| self.dispatch.note_rows(queue));
-        for session in &found.adopted {
-            self.sessions.adopt(session.id, &session.executor, session.until, session.ended, &session.runs);
-        }
+        self.sessions.credit(found.outages);
+        found.adopted.iter().for_each(|session| self.sessions.adopt(session));
         for run in found.changed {
             self.cache.take(run);
             self.refresh.insert(run);
         }
-        self.sessions.outages = found.outages;
     }
 
     /// The fence held: the run is as decided, and everybody can be told.
     fn settle_written(&mut self, id: RunId, no: RunNo, entry: Entry, now: Timestamp, random: Random<'_>) {
-        let Entry { workflow: Some(workflow), run: Some(run), before, settled, .. } = entry else { return };
-        let changes = before.changes(&Rows::of(&run));
-        for (step, _) in &changes.ready {
-            self.dispatch.note_rows(&Arc::from(workflow.steps[*step].queue.as_str()));
-        }
-        let horizon = now + crate::time::Duration(self.config.housekeeping.0 * 2);
-        let soon = changes.set.iter().filter(|(_, due)| *due <= horizon);
-        self.timers.extend(soon.map(|(timer, due)| (*due, id, *timer)));
+        self.expect_rows(id, &entry, now);
+        let Entry { workflow: Some(workflow), run: Some(run), settled, .. } = entry else { return };
         self.touched.push(id);
         self.follow(no, &run, &workflow, now);
         let fresh = self.issued;
         if !run.is_terminal() {
             self.cache.put(id, Cached { no, run, workflow, fresh });
         }
-        let mut orphans = Vec::new();
         for Settled { pending, answer, grant } in settled {
             match pending.origin {
                 Origin::Call(ticket, slot) => self.answer(ticket, slot, answer.map_err(Failure::Refused), now),
-                Origin::Poll(ticket, queue) => {
-                    orphans.extend(self.settle_poll(ticket, &queue, grant, now));
-                }
-                Origin::Clock(_) => {}
+                Origin::Poll(poll, _) => self.settle_poll(poll, grant, now, random),
+                Origin::Clock(_) => self.clock_is_settled(&pending),
             }
         }
-        self.hand_back(orphans, now, random);
     }
 
-    /// A match was settled. Returns grants that nobody is there to take.
-    pub(super) fn settle_poll(
-        &mut self,
-        ticket: Ticket,
-        queue: &Arc<str>,
-        grant: Option<Grant>,
-        now: Timestamp,
-    ) -> Vec<LeaseToken> {
-        let granted = grant.is_some();
-        if let Some(call) = self.calls.get_mut(&ticket) {
-            call.grants.extend(grant);
+    /// Ready steps and timers that a write brings, if it is or was done.
+    fn expect_rows(&mut self, id: RunId, entry: &Entry, now: Timestamp) {
+        let Some(run) = &entry.run else { return };
+        let Changes { set, unset, .. } = entry.before.changes(&Rows::of(run));
+        for timer in unset {
+            self.timers.remove(&(entry.before.timers[&timer], id, timer));
         }
-        match self.dispatch.settle(ticket, queue, granted) {
-            Served::Waiting => {}
-            Served::Over => {
-                if let Some(call) = self.calls.get(&ticket)
-                    && let (Some(session), Some(request)) = (call.session, call.request)
-                {
-                    self.dispatch.remember(session, request, &call.grants);
-                }
-                self.end_polling(ticket, now);
-            }
-            Served::Gone => {
-                let grants = self.calls.remove(&ticket).map(|call| call.grants).unwrap_or_default();
-                return grants.iter().map(|grant| grant.token).collect();
-            }
+        for (_, queue) in entry.newly_ready() {
+            self.dispatch.note_rows(&queue);
         }
-        Vec::new()
+        let horizon = now + self.horizon();
+        let soon = set.iter().filter(|(_, due)| *due <= horizon);
+        self.timers.extend(soon.map(|(timer, due)| (*due, id, *timer)));
     }
 
-    fn give_up(&mut self, entry: Entry, why: &str, now: Timestamp) {
+    /// A match was settled.
+    pub(super) fn settle_poll(&mut self, poll: PollNo, grant: Option<Grant>, now: Timestamp, random: Random<'_>) {
+        if let Some(over) = self.dispatch.settle(poll, grant) {
+            self.finish_poll(over, now, random);
+        }
+    }
+
+    fn give_up(&mut self, entry: Entry, why: &str, now: Timestamp, random: Random<'_>) {
         for Settled { pending, .. } in entry.settled {
             match pending.origin {
                 Origin::Call(ticket, slot) => {
                     self.answer(ticket, slot, Err(Failure::Storage(why.to_owned())), now);
                 }
-                Origin::Poll(ticket, queue) => drop(self.settle_poll(ticket, &queue, None, now)),
-                Origin::Clock(due) => self.put_timer_back(&pending.command, pending.run, due, now),
+                Origin::Poll(poll, _) => self.settle_poll(poll, None, now, random),
+                Origin::Clock(due) => self.put_back(&pending, due, now),
             }
         }
     }
 
-    /// Puts commands back in front, in their order. Matches are undone: their polls wait again.
-    fn try_again(&mut self, entry: Entry, now: Timestamp) {
+    /// Nobody knows whether the run was written: it is read under lock, which waits for a commit that is still on its way, and
+    /// its commands are applied again. A run that was to be created has no row to lock: creating it again waits for the other.
+    fn find_out(&mut self, id: RunId, mut entry: Entry, now: Timestamp) {
+        if entry.no.is_some() {
+            self.stale.insert(id, true);
+        }
+        self.expect_rows(id, &entry, now);
+        let began = entry.events.first().map(|event| event.at);
+        for Settled { mut pending, .. } in entry.settled.drain(..).rev() {
+            pending.tried_at = pending.tried_at.or(began);
+            self.reports.push_front(pending);
+        }
+    }
+
+    /// Perhaps the run was left alone because a session that was to hold a lease has ended: the next write asks.
+    fn doubt_sessions(&mut self, entry: &Entry) {
+        for Settled { pending, .. } in &entry.settled {
+            if let Command::Dispatch { session, .. } = pending.command {
+                self.sessions.doubt(session);
+            }
+        }
+    }
+
+    /// Puts commands back in front, in their order. Matches are undone and their polls wait again, but for those that may have
+    /// been written by a write whose outcome is unknown. True if there are any commands.
+    fn try_again(&mut self, entry: Entry, now: Timestamp, random: Random<'_>) -> bool {
+        let mut waiting = false;
         for Settled { pending, .. } in entry.settled.into_iter().rev() {
             match &pending.origin {
-                Origin::Call(..) => self.reports.push_front(pending),
-                Origin::Poll(ticket, queue) => {
-                    let (ticket, queue) = (*ticket, queue.clone());
-                    self.settle_poll(ticket, &queue, None, now);
-                    self.dispatch.note_rows(&queue);
+                Origin::Poll(poll, queue) if pending.tried_at.is_none() => {
+                    self.dispatch.note_rows(queue);
+                    self.settle_poll(*poll, None, now, random);
                 }
-                Origin::Clock(due) => {
-                    let due = *due;
-                    self.put_timer_back(&pending.command, pending.run, due, now);
+                Origin::Clock(due) if pending.tried_at.is_none() => self.put_back(&pending, *due, now),
+                Origin::Call(..) | Origin::Poll(..) | Origin::Clock(_) => {
+                    waiting = true;
+                    self.reports.push_front(pending);
                 }
             }
         }
+        waiting
     }
 
     /// A timer whose write did not happen is tried again in a moment; the clocks of attempts come back by themselves.
-    fn put_timer_back(&mut self, command: &Command, run: RunId, due: Timestamp, now: Timestamp) {
-        if let Command::Fire(timer) = command {
-            self.timers.insert((due.max(now + self.config.clock_period), run, *timer));
+    fn put_back(&mut self, pending: &Pending, due: Timestamp, now: Timestamp) {
+        if let Command::Fire(timer) = pending.command {
+            self.timers.insert((due.max(now + self.config.clock_period), pending.run, timer));
         }
+        self.clock_is_settled(pending);
     }
 
     /// Clocks and directives follow the committed run.
     pub(super) fn follow(&mut self, no: RunNo, run: &Run, workflow: &Workflow, now: Timestamp) {
         let woken = self.sessions.follow(no, run, workflow, now);
         self.woken.extend(woken);
-    }
-
-    /// Heartbeats that waited for their session's renewal.
-    fn finish_beats(&mut self, now: Timestamp) {
-        for ticket in std::mem::take(&mut self.beating) {
-            self.finish(ticket, now);
-            if self.calls.contains_key(&ticket) {
-                self.beating.push(ticket);
-            }
-        }
     }
 }

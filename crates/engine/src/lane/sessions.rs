@@ -1,71 +1,58 @@
-//! Sessions of executors, and the clocks of the attempts that they hold.
+//! Sessions of executors, and the leases that they hold.
 //!
 //! None of this is state of a run: it says when a lease is to be taken back, and the engine decides whether it is. A server
 //! that restarts finds sessions in the database and leases in the runs, and starts these clocks anew.
+//!
+//! A session may call any replica. The one that renewed it last looks after it; one that finds a session renewed by another
+//! lets go of its running leases, and keeps the clocks of those that it granted itself and that were not heard of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::definition::Workflow;
-use crate::ids::{RunId, RunNo, SecretHash, SessionId, StepNo};
-use crate::run::{Cause, Directive, Run, StepState};
+use crate::ids::{RunId, RunNo, SessionId, StepNo};
+use crate::run::{Cause, Directive, Run};
 use crate::time::{Duration, Timestamp};
 
-use super::ask::{LeaseBeat, Progress, Standing};
-use super::work::{ProgressWrite, SessionWrite};
+use super::ask::{Beat, Progress, Standing};
+use super::clock::Clock;
+use super::work::{AdoptedSession, ProgressWrite, SessionWrite};
 
 /// How long a session lasts when the steps that it holds do not say otherwise.
 pub const SESSION_LASTS: Duration = Duration::from_secs(30);
-/// How long a lease may go unheard of before it is taken back as undelivered.
-pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many complete heartbeats may leave a running lease out before it is lost.
-const MISSES: u32 = 2;
-/// How long a session that holds nothing is remembered.
+/// How long a session that no write ever named is remembered.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// Every session that this replica looks after.
+/// A step of a run, which one session at most holds.
+type Held = (RunId, StepNo);
+
+/// Every session that this replica knows.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
+    clocks: BTreeMap<Held, Clock>,
+    /// Runs that are being read because these sessions may hold leases in them.
+    searching: BTreeMap<RunId, BTreeSet<SessionId>>,
+    /// Sessions that were found to have ended, since this was last asked.
+    news: Vec<SessionId>,
     /// Outages: when they began and by how much attempt clocks are moved.
-    pub outages: Vec<(Timestamp, Duration)>,
+    outages: Vec<(Timestamp, Duration)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Session {
+struct Session {
     executor: Arc<str>,
     /// When it last called.
     heard: Timestamp,
-    /// Its committed end; none before the first commit.
+    /// Its committed end; none before the first commit, or when another replica renewed it.
     until: Option<Timestamp>,
     /// Wants a later end in the next write.
     renew: bool,
     /// Ended in the database; its leases are being revoked.
     ended: bool,
-    /// Runs that are being read because it may hold leases in them.
-    searching: Vec<RunId>,
-    leases: BTreeMap<(RunId, StepNo), Clock>,
-}
-
-/// The clocks of one lease.
-#[derive(Debug)]
-pub(super) struct Clock {
-    no: RunNo,
-    attempt: u32,
-    secret: SecretHash,
-    started: bool,
-    leased_at: Timestamp,
-    deadline: Option<Timestamp>,
-    lasts: Duration,
-    progress_timeout: Option<Duration>,
-    /// The largest progress, and when it grew.
-    done: i64,
-    grew_at: Timestamp,
-    missed: u32,
-    /// The newest committed checkpoint of this attempt.
-    sequence: i64,
-    directive: Option<Directive>,
-    progress: Option<Progress>,
+    leases: BTreeSet<Held>,
+    /// How many runs are being read for it.
+    searching: usize,
 }
 
 /// A lease to take back.
@@ -80,127 +67,149 @@ pub(super) struct Revocation {
 }
 
 impl Sessions {
-    /// Makes the session known; it was heard of now.
+    /// A poll of the session: it was heard of now.
     pub fn touch(&mut self, id: SessionId, executor: &Arc<str>, now: Timestamp) {
-        self.sessions.entry(id).or_insert_with(|| Session::new(executor.clone())).heard = now;
-    }
-
-    /// Takes over a session of another replica, or of an earlier life.
-    pub fn adopt(&mut self, id: SessionId, executor: &Arc<str>, until: Timestamp, ended: bool, runs: &[RunId]) {
         let session = self.sessions.entry(id).or_insert_with(|| Session::new(executor.clone()));
-        session.until = session.until.max(Some(until));
-        session.ended |= ended;
-        session.searching.extend(runs);
+        session.heard = now;
+        session.executor.clone_from(executor);
     }
 
-    /// Whether the session's committed end leaves enough time for a lease granted now; if not, it wants a renewal.
-    pub fn want_time(&mut self, id: SessionId, now: Timestamp) {
+    /// A lease is being granted to the session: its end is to leave enough time for it.
+    pub fn grant(&mut self, id: SessionId, executor: &Arc<str>, now: Timestamp) {
+        let lasts = self.lasts(id);
+        self.sessions.entry(id).or_insert_with(|| Session::new(executor.clone())).want_time(lasts, now);
+    }
+
+    /// A grant was not written, perhaps because the session has ended: the next write asks.
+    pub fn doubt(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.want_time(now);
+            session.renew |= !session.ended;
         }
     }
 
-    /// A heartbeat: counts who was left out, and answers what needs no decision: the committed sequence and the directive of a
-    /// running lease that brings no checkpoint.
-    pub fn beat(
-        &mut self,
-        id: SessionId,
-        leases: &[LeaseBeat],
-        complete: bool,
-        now: Timestamp,
-    ) -> Vec<Option<(i64, Option<Directive>)>> {
-        let Some(session) = self.sessions.get_mut(&id) else { return vec![None; leases.len()] };
-        session.want_time(now);
-        if complete {
-            session.leases.values_mut().filter(|clock| clock.started).for_each(|clock| clock.missed += 1);
+    /// A heartbeat: counts who was left out, and answers what needs no decision.
+    pub fn beat(&mut self, beat: &Beat, now: Timestamp) -> Vec<Option<(i64, Option<Directive>)>> {
+        let lasts = self.lasts(beat.session);
+        let session = self.sessions.entry(beat.session).or_insert_with(|| Session::new(beat.executor.clone()));
+        session.heard = now;
+        session.want_time(lasts, now);
+        for held in session.leases.iter().filter(|_| beat.complete) {
+            if let Some(clock) = self.clocks.get_mut(held).filter(|clock| clock.started) {
+                clock.missed += 1;
+            }
         }
-        let answers = leases.iter().map(|beat| {
-            let clock = session.leases.get_mut(&(beat.token.run, beat.token.step()))?;
-            if clock.attempt != beat.token.attempt || clock.secret != beat.token.secret.hash() {
-                return None;
-            }
-            clock.missed = 0;
-            let done = beat.checkpoint.as_ref().map(|checkpoint| checkpoint.done);
-            clock.advance(done.max(beat.progress.as_ref().map(|progress| progress.done)), now);
-            if beat.progress.is_some() {
-                clock.progress.clone_from(&beat.progress);
-            }
-            (clock.started && beat.checkpoint.is_none()).then_some((clock.sequence, clock.directive))
+        let answers = beat.leases.iter().map(|lease| {
+            let clock = self.clocks.get_mut(&(lease.token.run, lease.token.step()))?;
+            clock.hear(lease, now)
         });
         answers.collect()
     }
 
     /// Follows a committed run: leases that are live in it have clocks, others have none. Returns sessions whose directive is new.
     pub fn follow(&mut self, no: RunNo, run: &Run, workflow: &Workflow, now: Timestamp) -> Vec<SessionId> {
-        let id = run.request.id;
         let mut woken = Vec::new();
         for (number, step) in run.steps.iter().enumerate() {
+            let held = (run.request.id, number);
             let live = step.live();
-            // The holder, and those who held it before in the same commit.
-            for attempt in step.attempts.iter().rev().take(4) {
-                let session_id = attempt.session;
-                let Some(session) = self.sessions.get_mut(&session_id) else { continue };
-                session.searching.retain(|searched| *searched != id);
-                let held = live.filter(|(_, attempt)| attempt.session == session_id);
-                let Some((attempt, granted)) = held else {
-                    session.leases.remove(&(id, number));
-                    continue;
-                };
-                let definition = &workflow.steps[number];
-                let clock = session.leases.entry((id, number)).or_insert_with(|| Clock {
-                    no,
-                    attempt,
-                    secret: granted.secret,
-                    started: false,
-                    leased_at: granted.leased_at,
-                    deadline: None,
-                    lasts: definition.heartbeat_timeout,
-                    progress_timeout: definition.progress_timeout,
-                    done: step.best_done,
-                    grew_at: now,
-                    missed: 0,
-                    sequence: 0,
-                    directive: None,
-                    progress: None,
-                });
-                if clock.attempt != attempt {
-                    (clock.attempt, clock.secret, clock.leased_at) = (attempt, granted.secret, granted.leased_at);
-                    (clock.missed, clock.grew_at, clock.progress) = (0, now, None);
-                }
-                clock.started = step.state == StepState::Running;
-                clock.deadline = granted.deadline;
-                let own = step.checkpoint.as_ref().filter(|checkpoint| checkpoint.attempt == attempt);
-                clock.sequence = own.map_or(0, |checkpoint| checkpoint.sequence);
-                let directive = run.directive();
-                if clock.directive != directive && directive.is_some() {
-                    woken.push(session_id);
-                }
-                clock.directive = directive;
+            if self.clocks.get(&held).is_some_and(|clock| live.is_none_or(|(attempt, _)| attempt != clock.attempt)) {
+                self.drop_lease(held);
+            }
+            let Some((attempt, lease)) = live else { continue };
+            let Some(session) = self.sessions.get_mut(&lease.session) else { continue };
+            session.leases.insert(held);
+            let clock = self.clocks.entry(held).or_insert_with(|| {
+                Clock::new(no, attempt, lease, step, &workflow.steps[number], now)
+            });
+            let heard_of = clock.started;
+            if clock.follow(run, lease, step, now) {
+                woken.push(lease.session);
+            }
+            if clock.started && !heard_of {
+                let lasts = self.lasts(lease.session);
+                self.sessions.entry(lease.session).and_modify(|session| session.want_time(lasts, now));
             }
         }
         woken
     }
 
-    /// That attempt is not live any more.
-    pub fn drop_lease(&mut self, run: RunId, step: StepNo, attempt: u32) {
-        for session in self.sessions.values_mut() {
-            if session.leases.get(&(run, step)).is_some_and(|clock| clock.attempt == attempt) {
-                session.leases.remove(&(run, step));
+    fn drop_lease(&mut self, held: Held) {
+        let clock = self.clocks.remove(&held);
+        if let Some(session) = clock.and_then(|clock| self.sessions.get_mut(&clock.session)) {
+            session.leases.remove(&held);
+        }
+    }
+
+    /// A revocation did not happen; if the lease is still live, its clocks say so again.
+    pub fn release(&mut self, run: RunId, step: StepNo) {
+        if let Some(clock) = self.clocks.get_mut(&(run, step)) {
+            clock.asked = false;
+        }
+    }
+
+    /// A run that does not exist holds no lease.
+    pub fn drop_run(&mut self, run: RunId) {
+        let held: Vec<Held> = self.clocks.range((run, 0)..=(run, StepNo::MAX)).map(|(held, _)| *held).collect();
+        held.into_iter().for_each(|held| self.drop_lease(held));
+    }
+
+    /// A run was read: whoever was thought to hold leases in it holds those that have clocks now.
+    pub fn searched(&mut self, run: RunId) {
+        for id in self.searching.remove(&run).into_iter().flatten() {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.searching -= 1;
             }
         }
     }
 
-    /// A run that does not exist, or whose search found nothing, holds no lease.
-    pub fn searched(&mut self, run: RunId) {
-        self.sessions.values_mut().for_each(|session| session.searching.retain(|searched| *searched != run));
+    /// Runs to read because an ended or adopted session may hold leases in them.
+    pub fn searching(&self) -> impl Iterator<Item = RunId> {
+        self.searching.keys().copied()
+    }
+
+    fn search(&mut self, id: SessionId, runs: &[RunId]) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        for run in runs {
+            let known = session.leases.range((*run, 0)..=(*run, StepNo::MAX)).next().is_some();
+            if !known && self.searching.entry(*run).or_default().insert(id) {
+                session.searching += 1;
+            }
+        }
+    }
+
+    /// Takes over a session of another replica, of an earlier life, or one that was let go.
+    pub fn adopt(&mut self, adopted: &AdoptedSession) {
+        let session =
+            self.sessions.entry(adopted.id).or_insert_with(|| Session::new(adopted.executor.clone()));
+        session.until = Some(adopted.until);
+        if adopted.ended {
+            self.end(adopted.id);
+        }
+        self.search(adopted.id, &adopted.runs);
+    }
+
+    /// Outages that ended. What was alive when one began was given more time; how much, the next renewal says, or the
+    /// database when it is up.
+    pub fn credit(&mut self, outages: Vec<(Timestamp, Duration)>) {
+        for (began, _) in outages.iter().filter(|outage| !self.outages.contains(outage)) {
+            self.sessions.values_mut().for_each(|session| session.until = session.until.filter(|until| until < began));
+        }
+        self.outages = outages;
+    }
+
+    fn credited_since(&self, since: Timestamp) -> Duration {
+        let after = self.outages.iter().filter(|(began, _)| *began >= since);
+        after.fold(Duration::ZERO, |sum, (_, credit)| sum + *credit)
     }
 
     /// The sessions that want a later end.
-    pub fn renewals(&mut self) -> Vec<SessionWrite> {
+    pub fn renewals(&self) -> Vec<SessionWrite> {
         let wanting = self.sessions.iter().filter(|(_, session)| session.renew && !session.ended);
-        wanting
-            .map(|(id, session)| SessionWrite { id: *id, executor: session.executor.clone(), lasts: session.lasts() })
-            .collect()
+        let write = |(id, session): (&SessionId, &Session)| SessionWrite {
+            id: *id,
+            executor: session.executor.clone(),
+            lasts: self.lasts(*id),
+        };
+        wanting.map(write).collect()
     }
 
     /// What a write did to the sessions that it named.
@@ -209,92 +218,100 @@ impl Sessions {
             let Some(session) = self.sessions.get_mut(&write.id) else { continue };
             session.renew = false;
             match ends.get(&write.id) {
-                Some(until) => session.until = session.until.max(Some(*until)),
-                None => session.ended = true,
+                Some(until) => session.until = Some(*until),
+                None => self.end(write.id),
             }
         }
     }
 
-    /// Sessions whose time is up while they hold leases, and that have not ended yet.
-    pub fn expired(&self, now: Timestamp) -> Vec<SessionId> {
-        let over = self.sessions.iter().filter(|(_, session)| {
-            !session.ended && !session.holds_nothing() && session.is_over(now)
-        });
-        over.map(|(id, _)| *id).collect()
+    /// A write of these renewals was refused: who waits for them is told of the end that stands.
+    pub fn not_renewed(&mut self, asked: &[SessionWrite]) {
+        for write in asked {
+            self.sessions.entry(write.id).and_modify(|session| session.renew = false);
+        }
     }
 
-    /// The database says which of the asked sessions have ended, and where they hold leases. The others live on, here or with
-    /// another replica; they are looked at again when their time is up.
-    pub fn ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)], now: Timestamp) {
+    fn end(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.ended) {
+            session.ended = true;
+            session.renew = false;
+            self.news.push(id);
+        }
+    }
+
+    /// Sessions that were found to have ended; taken once.
+    pub fn news(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Sessions whose time is up while they hold leases.
+    pub fn expired(&self, now: Timestamp) -> Vec<SessionId> {
+        let over = |session: &Session| !session.ended && !session.holds_nothing() && session.is_over(now);
+        self.sessions.iter().filter(|(_, session)| over(session)).map(|(id, _)| *id).collect()
+    }
+
+    /// The database says which of the asked sessions have ended, and where they hold leases. Another replica renewed the others
+    /// and looks after them.
+    pub fn ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)]) {
         for id in asked {
-            let Some(session) = self.sessions.get_mut(id) else { continue };
             match ended.iter().find(|(over, _)| over == id) {
                 Some((_, runs)) => {
-                    session.ended = true;
-                    let held: Vec<RunId> = session.leases.keys().map(|(run, _)| *run).collect();
-                    session.searching.extend(runs.iter().filter(|run| !held.contains(run)));
+                    self.end(*id);
+                    self.search(*id, runs);
                 }
-                None => session.until = Some(now + Duration::from_secs(5)),
+                None => self.let_go(*id),
             }
         }
     }
 
-    /// Runs to read because an ended or adopted session may hold leases in them.
-    pub fn searching(&self) -> impl Iterator<Item = RunId> {
-        self.sessions.values().flat_map(|session| session.searching.iter().copied())
+    fn let_go(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.until = None;
+        let started = |held: &&Held| self.clocks.get(held).is_some_and(|clock| clock.started);
+        let running: Vec<Held> = session.leases.iter().filter(started).copied().collect();
+        running.into_iter().for_each(|held| self.drop_lease(held));
     }
 
-    /// Sessions that hold nothing and have ended, or whose time is up; those that no write ever named are forgotten at once.
+    /// Sessions to forget: those that hold nothing and have ended, or whose time is up. Those that no write ever named are
+    /// forgotten at once.
     pub fn forgettable(&mut self, now: Timestamp) -> Vec<SessionId> {
         self.sessions.retain(|_, session| {
-            session.until.is_some() || session.renew || !session.holds_nothing() || now.since(session.heard) < IDLE
+            session.ended
+                || session.until.is_some()
+                || session.renew
+                || !session.holds_nothing()
+                || now.since(session.heard) < IDLE
         });
-        let over = self.sessions.iter().filter(|(_, session)| {
-            session.holds_nothing() && (session.ended || session.is_over(now))
-        });
-        over.map(|(id, _)| *id).collect()
+        let over = |session: &Session| session.holds_nothing() && (session.ended || session.is_over(now));
+        self.sessions.iter().filter(|(_, session)| over(session)).map(|(id, _)| *id).collect()
     }
 
-    /// Forgets sessions.
+    /// Forgets sessions, unless they were heard of or hold something by now.
     pub fn forget(&mut self, ids: &[SessionId]) {
-        ids.iter().for_each(|id| drop(self.sessions.remove(id)));
-    }
-
-    /// The leases whose clocks have run out.
-    pub fn overdue(&self, now: Timestamp) -> Vec<Revocation> {
-        let mut overdue = Vec::new();
-        for session in self.sessions.values() {
-            for ((run, step), clock) in &session.leases {
-                if let Some((cause, due)) = self.overdue_cause(session, clock, now) {
-                    overdue.push(Revocation { run: *run, step: *step, attempt: clock.attempt, cause, due });
-                }
+        for id in ids {
+            if self.sessions.get(id).is_some_and(|session| session.holds_nothing() && !session.renew) {
+                self.sessions.remove(id);
             }
         }
+    }
+
+    /// The leases whose clocks have run out; each is told once, until it is [`released`](Sessions::release).
+    pub fn overdue(&mut self, now: Timestamp) -> Vec<Revocation> {
+        let mut overdue = Vec::new();
+        for ((run, step), clock) in self.clocks.iter().filter(|(_, clock)| !clock.asked) {
+            let Some(session) = self.sessions.get(&clock.session) else { continue };
+            let up = match session.ended {
+                true => Some((Cause::LeaseLost, clock.leased_at())),
+                false => clock.overdue(session.heard, |since| self.credited_since(since), now),
+            };
+            if let Some((cause, due)) = up {
+                overdue.push(Revocation { run: *run, step: *step, attempt: clock.attempt, cause, due });
+            }
+        }
+        for Revocation { run, step, .. } in &overdue {
+            self.clocks.entry((*run, *step)).and_modify(|clock| clock.asked = true);
+        }
         overdue
-    }
-
-    fn overdue_cause(&self, session: &Session, clock: &Clock, now: Timestamp) -> Option<(Cause, Timestamp)> {
-        if session.ended {
-            return Some((Cause::LeaseLost, clock.leased_at));
-        }
-        if clock.missed >= MISSES {
-            return Some((Cause::LeaseLost, clock.leased_at));
-        }
-        let moved = self.credited_since(clock.leased_at);
-        let ends = [
-            (!clock.started).then_some((Cause::DispatchTimeout, clock.leased_at + DISPATCH_TIMEOUT + moved)),
-            clock.progress_timeout.map(|timeout| {
-                let moved = self.credited_since(clock.grew_at);
-                (Cause::NoProgress, clock.grew_at + timeout + moved)
-            }),
-            clock.deadline.map(|deadline| (Cause::AttemptTimeout, deadline + moved)),
-        ];
-        ends.into_iter().flatten().filter(|(_, due)| *due <= now).min_by_key(|(_, due)| *due)
-    }
-
-    fn credited_since(&self, since: Timestamp) -> Duration {
-        let after = self.outages.iter().filter(|(began, _)| *began >= since);
-        after.fold(Duration::ZERO, |sum, (_, credit)| sum + *credit)
     }
 
     /// Where the session stands.
@@ -303,56 +320,65 @@ impl Sessions {
         if session.ended {
             return Some(Standing::Ended);
         }
-        let delay = Duration(session.lasts().0 / 3);
+        let held = session.leases.iter().filter_map(|held| self.clocks.get(held));
+        let pace = held.map(|clock| clock.lasts).min().unwrap_or(SESSION_LASTS);
         let remaining = session.until.map_or(Duration::ZERO, |until| until.since(now));
-        Some(Standing::Lives { remaining, delay })
+        Some(Standing::Lives { remaining, delay: Duration(pace.0 / 3) })
+    }
+
+    /// Whether the session has ended, as far as is known here.
+    pub fn has_ended(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.ended)
     }
 
     /// Whether the session's renewal has to be committed before it is answered.
     pub fn renewing(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| session.renew && !session.ended)
+        self.sessions.get(&id).is_some_and(|session| session.renew)
+    }
+
+    /// How long the session is to last: the shortest heartbeat timeout of what its executor knows that it holds.
+    fn lasts(&self, id: SessionId) -> Duration {
+        let held = self.sessions.get(&id).into_iter().flat_map(|session| &session.leases);
+        let clocks = held.filter_map(|held| self.clocks.get(held)).filter(|clock| clock.started);
+        clocks.map(|clock| clock.lasts).min().unwrap_or(SESSION_LASTS)
     }
 
     /// Whether the lease is held and its executor has not been heard of.
-    pub fn undelivered(&self, session: SessionId, run: RunId, step: StepNo, attempt: u32) -> bool {
-        let clock = self.sessions.get(&session).and_then(|session| session.leases.get(&(run, step)));
-        clock.is_some_and(|clock| clock.attempt == attempt && !clock.started)
+    pub fn undelivered(&self, run: RunId, step: StepNo, attempt: u32) -> bool {
+        self.clocks.get(&(run, step)).is_some_and(|clock| clock.attempt == attempt && !clock.started)
     }
 
     /// When the executors that hold a run's steps last called, and how far they said they are.
     pub fn inspect(&self, run: RunId) -> (BTreeMap<StepNo, Timestamp>, BTreeMap<StepNo, i64>) {
-        let held = self.sessions.values().flat_map(|session| {
-            let of_run = session.leases.range((run, 0)..=(run, StepNo::MAX));
-            of_run.map(|((_, step), clock)| (*step, session.heard, clock.done))
-        });
-        let held: Vec<_> = held.collect();
-        let heard = held.iter().map(|(step, heard, _)| (*step, *heard)).collect();
-        (heard, held.iter().map(|(step, _, done)| (*step, *done)).collect())
+        let of_run = || self.clocks.range((run, 0)..=(run, StepNo::MAX));
+        let heard = of_run().filter_map(|((_, step), clock)| Some((*step, self.sessions.get(&clock.session)?.heard)));
+        (heard.collect(), of_run().map(|((_, step), clock)| (*step, clock.done)).collect())
     }
 
-    /// Runs with live leases here, for replicas that share the work.
-    pub fn watched(&self) -> Vec<RunId> {
-        let mut runs: Vec<RunId> =
-            self.sessions.values().flat_map(|session| session.leases.keys().map(|(run, _)| *run)).collect();
-        runs.sort_unstable();
-        runs.dedup();
-        runs
+    /// Runs with live leases here and the version that is known, for replicas that share the work.
+    pub fn watched(&self) -> Vec<(RunId, RunNo, i64)> {
+        let mut watched: Vec<_> = self.clocks.iter().map(|((run, _), clock)| (*run, clock.no, clock.version)).collect();
+        watched.dedup_by_key(|(run, ..)| *run);
+        watched
     }
 
-    /// Progress that is worth writing.
+    /// Progress that is worth writing; taken once.
     pub fn take_progress(&mut self) -> Vec<ProgressWrite> {
-        let clocks = self.sessions.values_mut().flat_map(|session| &mut session.leases);
-        clocks
-            .filter_map(|((_, step), clock)| {
-                let Progress { done, total, message } = clock.progress.take()?;
-                Some(ProgressWrite { run: clock.no, step: *step, attempt: clock.attempt, done, total, message })
-            })
-            .collect()
+        let news = self.clocks.iter_mut().filter_map(|((_, step), clock)| {
+            let Progress { done, total, message } = clock.progress.take()?;
+            Some(ProgressWrite { run: clock.no, step: *step, attempt: clock.attempt, done, total, message })
+        });
+        news.collect()
     }
 
-    /// Whether any lease is held here, so that clocks have to be looked at.
+    /// Whether no session is known, so that no clock has to be looked at.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// How many sessions are known, and how many leases they hold.
+    pub fn count(&self) -> (usize, usize) {
+        (self.sessions.len(), self.clocks.len())
     }
 }
 
@@ -364,8 +390,8 @@ impl Session {
             until: None,
             renew: false,
             ended: false,
-            searching: Vec::new(),
-            leases: BTreeMap::new(),
+            leases: BTreeSet::new(),
+            searching: 0,
         }
     }
 
@@ -374,27 +400,12 @@ impl Session {
     }
 
     fn holds_nothing(&self) -> bool {
-        self.leases.is_empty() && self.searching.is_empty()
+        self.leases.is_empty() && self.searching == 0
     }
 
-    /// The shortest heartbeat timeout of what it holds.
-    fn lasts(&self) -> Duration {
-        self.leases.values().map(|clock| clock.lasts).min().unwrap_or(SESSION_LASTS)
-    }
-
-    /// Renewed when a third of its time has gone.
-    fn want_time(&mut self, now: Timestamp) {
-        let lasts = self.lasts();
+    /// Renewed when a third of its time has gone, and when it has much more than it should: it holds a stricter lease now.
+    fn want_time(&mut self, lasts: Duration, now: Timestamp) {
         let left = self.until.map_or(Duration::ZERO, |until| until.since(now));
-        self.renew |= !self.ended && left.0 <= lasts.0 / 3 * 2;
-    }
-}
-
-impl Clock {
-    fn advance(&mut self, done: Option<i64>, now: Timestamp) {
-        if let Some(done) = done.filter(|done| *done > self.done) {
-            self.done = done;
-            self.grew_at = now;
-        }
+        self.renew |= !self.ended && (left.0 <= lasts.0 / 3 * 2 || left.0 > lasts.0.saturating_mul(3) / 2);
     }
 }

@@ -1,6 +1,7 @@
 //! What a lane asks of its driver, and what it is told: the whole boundary between deciding and Postgres.
 //!
-//! The driver does one [`Work`] at a time and reports its outcome; it decides nothing.
+//! The driver does one [`Work`] at a time and reports its outcome; it decides nothing. Whatever is not a [`Write`] it repeats
+//! until it is done: each may be done twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +21,11 @@ pub enum Work {
     Load(Load),
     /// Commit a batch as one statement.
     Write(Write),
-    /// End sessions whose time is up, by a statement that checks the time again, and find their leases.
+    /// End sessions whose time is up, by a statement that checks the time again. The outcome names those that have ended, now
+    /// or before or because they are not known any more, each with the runs in which it holds leases; the others live.
     EndSessions(Vec<SessionId>),
-    /// Forget sessions that have ended and hold no lease any more.
+    /// Forget those of these sessions that have ended or whose time is up, and that hold no lease, by a statement that checks
+    /// both again.
     ForgetSessions(Vec<SessionId>),
     /// The round of every few seconds.
     Housekeep(Housekeep),
@@ -33,7 +36,7 @@ pub enum Work {
 pub struct Load {
     /// Runs, and whether to wait for a commit that may still be on its way (`FOR UPDATE`).
     pub runs: BTreeMap<RunId, bool>,
-    /// The oldest ready steps of these queues, so many of each, and the runs that they belong to.
+    /// The oldest ready steps of these queues, so many of each; the runs that they belong to are read with them.
     pub ready: BTreeMap<Arc<str>, usize>,
 }
 
@@ -62,7 +65,8 @@ pub struct Stored {
 pub struct Write {
     /// One entry a run, ordered by id.
     pub runs: Vec<RunWrite>,
-    /// Sessions to insert or renew.
+    /// Sessions to insert or renew, before the runs: a run that leases a step to a session that has ended may be left alone as
+    /// if its fence had not held. (If it is written, the lane takes the lease back.)
     pub sessions: Vec<SessionWrite>,
 }
 
@@ -75,6 +79,10 @@ pub struct RunWrite {
     pub fence: Fence,
     /// The workflow, for names of steps and queues.
     pub workflow: Arc<Workflow>,
+    /// Larger is dispatched first.
+    pub priority: i32,
+    /// Whether it was there before, and had not ended.
+    pub was_open: bool,
     /// The new state of the hot row.
     pub row: HotRow,
     /// The new history entries, in order.
@@ -122,14 +130,14 @@ pub struct HotRow {
     pub sessions: Vec<Option<SessionId>>,
 }
 
-/// A session to insert or renew; one that has ended stays ended.
+/// A session to insert or renew, which this replica looks after from then on; one that has ended stays ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionWrite {
     /// The session.
     pub id: SessionId,
     /// The executor's name, for people.
     pub executor: Arc<str>,
-    /// How long from the commit's time it is to last.
+    /// How long from the commit's time it is to last, even if it was to last longer.
     pub lasts: Duration,
 }
 
@@ -160,6 +168,8 @@ pub struct Housekeep {
     pub watched: Vec<(RunId, RunNo, i64)>,
     /// What running steps say of their progress, where it changed.
     pub progress: Vec<ProgressWrite>,
+    /// Whether every session that this replica looks after is wanted, so that no lease is overlooked.
+    pub thorough: bool,
 }
 
 /// How far a running step says it is. Not state: it is lost with the server, and nothing is decided on what is stored of it.
@@ -188,15 +198,17 @@ pub struct Found {
     pub ready: Vec<Arc<str>>,
     /// Watched runs that are at another version now.
     pub changed: Vec<RunId>,
-    /// Sessions that this replica is to look after from now on: its own from before, or of replicas that are gone.
+    /// Sessions that this replica is to look after, with the runs in which they hold leases: those of replicas whose presence is
+    /// 15 s old, once; its own that have ended or whose time is up, in every round; and in a thorough round all of its own, and
+    /// as ended those that hold leases but are not known.
     pub adopted: Vec<AdoptedSession>,
     /// Other replicas that were present within the last 15 s.
     pub others: usize,
-    /// Outages that ended: from when on, and for how long the clocks of attempts stood still.
+    /// The latest outages: from when on, and for how long the clocks of attempts stood still.
     pub outages: Vec<(Timestamp, Duration)>,
 }
 
-/// A session that another replica, or an earlier life of this one, looked after.
+/// A session to look after.
 #[derive(Debug, Clone)]
 pub struct AdoptedSession {
     /// The session.

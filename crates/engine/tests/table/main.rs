@@ -9,6 +9,7 @@
 //! +10s undelivered a => returned a#1 DISPATCH_TIMEOUT
 //! lease a            => leased a#2 -> …     a command, its events, and its answer unless that is a plain yes
 //! says was given the step                   part of what the last command's events or answer say to people
+//! rows none                                 the rows beside the run
 //! state RUNNING | a LEASED#2 used 0/1/0 | b PENDING
 //! ```
 //!
@@ -62,6 +63,11 @@ fn deadlines() {
 #[test]
 fn money() {
     check("money.txt");
+}
+
+#[test]
+fn rows() {
+    check("rows.txt");
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! `RUNNING spent $0.10 by 60s | a BACKING_OFF(1s)#2 $0.10 used 1/0/0 done 30 ckpt 1.2:30 by 30s | b PENDING`, where `used` counts
 //! failures, losses and yields, `done` is the best one, and `ckpt` is attempt.sequence:done.
 
-use longtake_engine::command::{Answer, Refusal};
+use longtake_engine::command::{Answer, Refusal, Timer};
 use longtake_engine::definition::Workflow;
 use longtake_engine::event::EventKind;
 use longtake_engine::ids::StepNo;
 use longtake_engine::money::Money;
+use longtake_engine::rows::Rows;
 use longtake_engine::run::{Cause, Directive, ReportKind, Run, RunState, Step, StepError, StepState, Used};
 use longtake_engine::time::{Duration, Timestamp};
 
@@ -118,6 +119,20 @@ pub fn state(workflow: &Workflow, run: Option<&Run>) -> String {
         parts.join(" ")
     });
     std::iter::once(parts.join(" ")).chain(steps).collect::<Vec<_>>().join(" | ")
+}
+
+/// `ready a 0s, backoff b 1s, deadline b 10s, deadline of run 60s, grace 60s`, or `none`.
+pub fn rows(workflow: &Workflow, run: Option<&Run>) -> String {
+    let rows = run.map(Rows::of).unwrap_or_default();
+    let ready = rows.ready.iter().map(|(step, since)| format!("ready {} {}", name(workflow, *step), time(*since)));
+    let timers = rows.timers.iter().map(|(timer, due)| match timer {
+        Timer::Backoff(step) => format!("backoff {} {}", name(workflow, *step), time(*due)),
+        Timer::StepDeadline(step) => format!("deadline {} {}", name(workflow, *step), time(*due)),
+        Timer::RunDeadline => format!("deadline of run {}", time(*due)),
+        Timer::StopGrace => format!("grace {}", time(*due)),
+    });
+    let all: Vec<String> = ready.chain(timers).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
 fn details(step: &Step) -> Vec<String> {

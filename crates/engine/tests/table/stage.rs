@@ -12,6 +12,7 @@ use longtake_engine::time::Timestamp;
 use longtake_engine::{decide, evolve};
 use uuid::Uuid;
 
+use crate::flow::split;
 use crate::{script, show};
 
 pub const RUN: RunId = RunId(Uuid::from_u128(1));
@@ -40,8 +41,24 @@ impl Stage {
         Stage { workflow, run: None, now: Timestamp(0), history: Vec::new(), calls: 1000 }
     }
 
-    /// Follows a command as written in a row, with `+10s` or `@60s` before it to move the clock.
-    pub fn play(&mut self, text: &str) -> Told {
+    /// Plays commands that are separated by `;` and that nothing may refuse; `9x(…)` plays what is in the brackets nine times.
+    pub fn prepare(&mut self, script: &str) {
+        for command in split(script, ';') {
+            match command.split_once("x(") {
+                Some((times, commands)) => {
+                    let times: usize = times.parse().unwrap_or_else(|_| panic!("how often? {command}"));
+                    (0..times).for_each(|_| self.prepare(commands.strip_suffix(')').unwrap_or(commands)));
+                }
+                None => {
+                    let told = self.play(command);
+                    assert!(!told.refused, "{script}: {command}: {}", told.says);
+                }
+            }
+        }
+    }
+
+    /// Reads a command as written in a row; `+10s` or `@60s` before it moves the clock.
+    pub fn read(&mut self, text: &str) -> Command {
         let text = match text.split_once(' ') {
             Some((time, rest)) if time.starts_with(['+', '@']) => {
                 let span = script::micros(&time[1..]);
@@ -50,7 +67,12 @@ impl Stage {
             }
             _ => text,
         };
-        let command = script::command(self, text);
+        script::command(self, text)
+    }
+
+    /// Reads a command and follows it.
+    pub fn play(&mut self, text: &str) -> Told {
+        let command = self.read(text);
         let before = self.run.clone();
         let decision = self.follow(&command);
         let mut shadow = before;

@@ -1,0 +1,348 @@
+//! The world of one seed: an agenda under a virtual clock, a network that loses, doubles and delays, and the faults.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fmt::Arguments;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use longtake_engine::ids::{RunId, SessionId};
+use longtake_engine::lane::Ticket;
+use longtake_engine::time::{Duration, Timestamp};
+
+use crate::call::{Alarm, Call, Effect, Hands, Heard, Seen};
+use crate::client::{Client, Liar};
+use crate::db::Db;
+use crate::executor::Executor;
+use crate::faults::Faults;
+use crate::oracle::Ledger;
+use crate::rng::Rng;
+use crate::server::{Doing, Server};
+use crate::stats::Hit;
+
+/// When every seed begins.
+pub const DAWN: Timestamp = Timestamp(1_700_000_000_000_000);
+/// Trace lines that are shown of a seed that failed.
+const TRACE: usize = 300;
+
+pub enum Event {
+    Request { server: usize, actor: usize, life: u32, call: Rc<Call> },
+    Response { actor: usize, life: u32, call: u64, heard: Heard },
+    Alarm { actor: usize, life: u32, alarm: Alarm },
+    Apply(u64),
+    Outcome(u64),
+    Late(u64),
+    Wake { server: usize, at: Timestamp },
+    PollOver { server: usize, life: u32, ticket: Ticket },
+    HoldOver { server: usize, life: u32, hold: u64 },
+    Gone { server: usize, life: u32, call: u64 },
+    Crash(usize),
+    Restart(usize),
+    Freeze(usize),
+    ActorCrash(usize),
+    ActorFreeze(usize),
+    Drain(usize),
+    Poison(Option<RunId>),
+    Calm,
+    Look,
+}
+
+pub enum Role {
+    Client(Client),
+    Liar(Liar),
+    Executor(Box<Executor>),
+    /// It crashed for good.
+    Nobody,
+}
+
+pub struct Actor {
+    pub life: u32,
+    pub frozen_until: Timestamp,
+    pub role: Role,
+}
+
+pub struct World {
+    pub now: Timestamp,
+    pub rng: Rng,
+    pub faults: Faults,
+    /// Faults have stopped, and since when.
+    pub calm: Option<Timestamp>,
+    pub db: Db,
+    pub ledger: Ledger,
+    pub servers: Vec<Server>,
+    pub actors: Vec<Actor>,
+    pub doing: BTreeMap<u64, Doing>,
+    pub queues: Vec<Arc<str>>,
+    pub runs: Vec<RunId>,
+    /// Since when every run has ended.
+    pub ended_at: Option<Timestamp>,
+    /// Works of all servers at that time plus a minute.
+    pub works_then: Option<(Timestamp, u64)>,
+    pub over: bool,
+    pub ids: u64,
+    pub calls: u64,
+    pub seen: Seen,
+    agenda: BinaryHeap<Reverse<(Timestamp, u64)>>,
+    events: BTreeMap<u64, Event>,
+    sequence: u64,
+    pub trace: Option<VecDeque<String>>,
+}
+
+impl World {
+    pub fn new(seed: u64, traced: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let faults = Faults::draw(&mut rng);
+        let db = Db::new(rng.chance(500));
+        World {
+            now: DAWN,
+            faults,
+            calm: None,
+            db,
+            ledger: Ledger::default(),
+            servers: Vec::new(),
+            actors: Vec::new(),
+            doing: BTreeMap::new(),
+            queues: Vec::new(),
+            runs: Vec::new(),
+            ended_at: None,
+            works_then: None,
+            over: false,
+            ids: 0,
+            calls: 0,
+            seen: Seen::default(),
+            agenda: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            sequence: 0,
+            trace: traced.then(VecDeque::new),
+            rng,
+        }
+    }
+
+    pub fn note(&mut self, line: Arguments<'_>) {
+        let since = self.now.since(DAWN).0;
+        let Some(trace) = &mut self.trace else { return };
+        trace.push_back(format!("{:>4}.{:06} {line}", since / 1_000_000, since % 1_000_000));
+        if trace.len() > TRACE {
+            trace.pop_front();
+        }
+    }
+
+    pub fn at(&mut self, at: Timestamp, event: Event) {
+        self.sequence += 1;
+        self.agenda.push(Reverse((at.max(self.now), self.sequence)));
+        self.events.insert(self.sequence, event);
+    }
+
+    pub fn after(&mut self, span: Duration, event: Event) {
+        self.at(self.now + span, event);
+    }
+
+    pub fn millis(&mut self, from: i64, to: i64) -> Duration {
+        Duration(self.rng.range(from * 1000, to * 1000))
+    }
+
+    pub fn id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// Until the seed is over.
+    pub fn run(&mut self) {
+        let mut steps = 0;
+        while !self.over {
+            let Reverse((at, key)) = self.agenda.pop().expect("something to do");
+            let Some(event) = self.events.remove(&key) else { continue };
+            self.now = at;
+            self.handle(event);
+            steps += 1;
+            assert!(steps < 400_000, "it goes round and round");
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Request { server, actor, life, call } => self.request(server, actor, life, call),
+            Event::Response { actor, life, call, heard } => {
+                let event = (call, heard);
+                self.act(actor, life, |heard, role, hands| heard_by(role, heard.0, &heard.1, hands), event);
+            }
+            Event::Alarm { actor, life, alarm } => self.act(actor, life, |alarm, role, hands| ring(role, alarm, hands), alarm),
+            Event::Apply(id) => self.apply(id),
+            Event::Outcome(id) => self.outcome(id),
+            Event::Late(id) => self.late(id),
+            Event::Wake { server, at } => self.wake(server, at),
+            Event::PollOver { server, life, ticket } => self.end_poll(server, life, ticket, false),
+            Event::HoldOver { server, life, hold } => self.end_hold(server, life, hold),
+            Event::Gone { server, life, call } => self.gone(server, life, call),
+            Event::Crash(server) => self.crash(server),
+            Event::Restart(server) => self.restart(server),
+            Event::Freeze(server) => self.freeze(server),
+            Event::ActorCrash(actor) => self.crash_actor(actor),
+            Event::ActorFreeze(actor) => self.freeze_actor(actor),
+            Event::Drain(actor) => self.drain(actor),
+            Event::Poison(run) => self.db.poison = run,
+            Event::Calm => self.becalm(),
+            Event::Look => self.look(),
+        }
+    }
+
+    /// Lets an actor do something, unless it is frozen: then later.
+    fn act<T>(&mut self, actor: usize, life: u32, what: impl FnOnce(&T, &mut Role, &mut Hands<'_>), with: T)
+    where
+        T: Into<Postponed> + Clone,
+    {
+        let held = &mut self.actors[actor];
+        if held.life != life {
+            return;
+        }
+        if held.frozen_until > self.now {
+            let (until, event) = (held.frozen_until, with.into().event(actor, life));
+            return self.at(until, event);
+        }
+        let mut role = std::mem::replace(&mut held.role, Role::Nobody);
+        self.with_hands(actor, |hands| what(&with, &mut role, hands));
+        self.actors[actor].role = role;
+    }
+
+    /// Runs `what` with hands for an actor, and then does what it wanted.
+    pub fn with_hands<R>(&mut self, actor: usize, what: impl FnOnce(&mut Hands<'_>) -> R) -> R {
+        let mut effects = Vec::new();
+        let mut hands = Hands {
+            now: self.now,
+            calm: self.calm.is_some(),
+            rng: &mut self.rng,
+            calls: &mut self.calls,
+            effects: &mut effects,
+            seen: &mut self.seen,
+        };
+        let result = what(&mut hands);
+        let life = self.actors.get(actor).map_or(1, |actor| actor.life);
+        for effect in effects {
+            match effect {
+                Effect::Send(call) => self.send(actor, life, &call),
+                Effect::Abandon(call) => self.abandon(call),
+                Effect::Alarm(at, alarm) => self.at(at, Event::Alarm { actor, life, alarm }),
+            }
+        }
+        result
+    }
+
+    /// A new actor, made by `role`.
+    pub fn enlist(&mut self, role: impl FnOnce(&mut Hands<'_>) -> Role) -> usize {
+        let actor = self.actors.len();
+        let role = self.with_hands(actor, role);
+        self.actors.push(Actor { life: 1, frozen_until: Timestamp::default(), role });
+        actor
+    }
+
+    fn send(&mut self, actor: usize, life: u32, call: &Rc<Call>) {
+        call.sends.set(call.sends.get() + 1);
+        let copies = self.copies();
+        for _ in 0..copies {
+            let up: Vec<usize> = (0..self.servers.len()).filter(|server| self.servers[*server].lane.is_some()).collect();
+            let anywhere = up.is_empty() || self.rng.chance(self.faults.blind);
+            let server = if anywhere { self.rng.below(self.servers.len()) } else { *self.rng.pick(&up) };
+            // Most callers stay with one server.
+            let server = if self.rng.chance(self.faults.wander) { server } else { actor % self.servers.len() };
+            let delay = self.delay();
+            self.after(delay, Event::Request { server, actor, life, call: call.clone() });
+        }
+        if copies > 1 {
+            call.sends.set(call.sends.get() + 1);
+        }
+    }
+
+    pub fn respond(&mut self, actor: usize, life: u32, call: u64, heard: &Heard) {
+        for _ in 0..self.copies() {
+            let delay = self.delay();
+            self.after(delay, Event::Response { actor, life, call, heard: heard.clone() });
+        }
+    }
+
+    fn copies(&mut self) -> usize {
+        if self.calm.is_some() {
+            return 1;
+        }
+        if self.rng.chance(self.faults.lose) {
+            self.db.stats.hit(Hit::MessageLost);
+            return 0;
+        }
+        if self.rng.chance(self.faults.double) {
+            self.db.stats.hit(Hit::MessageDoubled);
+            return 2;
+        }
+        1
+    }
+
+    fn delay(&mut self) -> Duration {
+        let slow = self.calm.is_none() && self.rng.chance(self.faults.slow);
+        if slow { self.millis(50, 4000) } else { Duration(self.rng.range(100, 5000)) }
+    }
+
+    /// The callers of this call go away; the servers may hear of it.
+    fn abandon(&mut self, call: u64) {
+        for server in 0..self.servers.len() {
+            let waits = self.servers[server].callers.values().any(|caller| caller.call.id == call);
+            if waits && (self.calm.is_some() || self.rng.chance(700)) {
+                let (life, delay) = (self.servers[server].life, self.delay());
+                self.after(delay, Event::Gone { server, life, call });
+            }
+        }
+    }
+
+    pub fn executors(&self) -> impl Iterator<Item = (usize, &Executor)> {
+        self.actors.iter().enumerate().filter_map(|(number, actor)| match &actor.role {
+            Role::Executor(executor) => Some((number, &**executor)),
+            Role::Client(_) | Role::Liar(_) | Role::Nobody => None,
+        })
+    }
+}
+
+fn heard_by(role: &mut Role, call: u64, heard: &Heard, hands: &mut Hands<'_>) {
+    match role {
+        Role::Client(client) => client.heard(call, heard, hands),
+        Role::Executor(executor) => executor.heard(call, heard, hands),
+        Role::Liar(_) | Role::Nobody => {}
+    }
+}
+
+fn ring(role: &mut Role, alarm: &Alarm, hands: &mut Hands<'_>) {
+    match role {
+        Role::Client(client) => client.alarm(*alarm, hands),
+        Role::Executor(executor) => executor.alarm(*alarm, hands),
+        Role::Liar(liar) => liar.alarm(*alarm, hands),
+        Role::Nobody => {}
+    }
+}
+
+/// What a frozen actor gets when it thaws.
+pub enum Postponed {
+    Heard(u64, Heard),
+    Alarm(Alarm),
+}
+
+impl From<(u64, Heard)> for Postponed {
+    fn from((call, heard): (u64, Heard)) -> Postponed {
+        Postponed::Heard(call, heard)
+    }
+}
+
+impl From<Alarm> for Postponed {
+    fn from(alarm: Alarm) -> Postponed {
+        Postponed::Alarm(alarm)
+    }
+}
+
+impl Postponed {
+    fn event(self, actor: usize, life: u32) -> Event {
+        match self {
+            Postponed::Heard(call, heard) => Event::Response { actor, life, call, heard },
+            Postponed::Alarm(alarm) => Event::Alarm { actor, life, alarm },
+        }
+    }
+}
+
+/// A session's short name in traces.
+pub fn short(id: SessionId) -> String {
+    id.to_string()[..6].to_owned()
+}

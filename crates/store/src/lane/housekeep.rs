@@ -1,0 +1,107 @@
+//! The round of every few seconds.
+
+use std::collections::BTreeMap;
+
+use longtake_engine::ids::{RunId, SessionId};
+use longtake_engine::lane::work::{AdoptedSession, Found, Housekeep, ProgressWrite};
+use longtake_engine::time::{Duration, Timestamp};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
+use sqlx::query::Query;
+use uuid::Uuid;
+
+use crate::columns::Columns;
+use crate::error::Error;
+use crate::stamp::Stamp;
+
+use super::LaneConnection;
+use super::batch::{attempt, number, timer};
+
+/// Presence, and what other replicas may have done.
+pub(crate) const HOUSEKEEP: &str = concat!(include_str!("../sql/presence.sql"), include_str!("../sql/housekeep.sql"));
+
+const DOING: &str = "housekeeping";
+
+impl LaneConnection {
+    /// One round: this replica's presence and its steps' progress are written, an outage that this ends is credited, and what
+    /// is to be done soon or was done by others is found. With it comes the database's time.
+    pub async fn housekeep(&mut self, round: &Housekeep) -> Result<(Found, Timestamp), Error> {
+        loop {
+            let statement = bind(round, self.now(), self.replica);
+            let rows = self.line.rows(DOING, statement).await;
+            let read = rows.and_then(|rows| read(&rows)).map_err(|error| Error::new(DOING, &error))?;
+            // What a round sees of the sessions that it moves is old. It made this replica present: the next one moves none.
+            if !read.credited {
+                return Ok((read.found, read.now));
+            }
+            tracing::warn!("an outage has ended: sessions that lived when it began were given more time");
+        }
+    }
+}
+
+pub(crate) fn bind(round: &Housekeep, now: Option<Stamp>, replica: Uuid) -> Query<'_, Postgres, PgArguments> {
+    let progress: &[ProgressWrite] = &round.progress;
+    sqlx::query(HOUSEKEEP)
+        .bind(now)
+        .bind(replica)
+        .bind(false)
+        .column(progress, |progress| progress.run.0)
+        .column(progress, |progress| number(progress.step))
+        .column(progress, |progress| attempt(progress.attempt))
+        .column(progress, |progress| progress.done)
+        .column(progress, |progress| progress.total)
+        .column(progress, |progress| progress.message.as_str())
+        .bind(round.thorough)
+        .bind(round.horizon.micros())
+        .column(&round.queues, |queue| &**queue)
+        .column(&round.watched, |(run, _, _)| run.0)
+        .column(&round.watched, |(_, no, _)| no.0)
+        .column(&round.watched, |(_, _, version)| *version)
+}
+
+#[derive(Default)]
+struct Read {
+    found: Found,
+    now: Timestamp,
+    credited: bool,
+}
+
+fn read(rows: &[PgRow]) -> Result<Read, sqlx::Error> {
+    let Read { mut found, mut now, mut credited } = Read::default();
+    let mut sessions: BTreeMap<SessionId, AdoptedSession> = BTreeMap::new();
+    for row in rows {
+        let session = || row.try_get("id").map(SessionId);
+        let run = || row.try_get("run_id").map(RunId);
+        let at = || row.try_get::<Stamp, _>("at").map(|at| at.0);
+        let number = || row.try_get::<i64, _>("number");
+        match row.try_get::<i32, _>("kind")? {
+            0 => (now, credited) = (at()?, row.try_get("flag")?),
+            1 => found.others = usize::try_from(number()?).unwrap_or_default(),
+            2 => found.outages.push((at()?, Duration(number()?))),
+            3 => {
+                let key = (i16::try_from(number()?).unwrap_or(i16::MAX), row.try_get("step")?);
+                // A newer binary sees to the timers that only it knows.
+                if let Some(timer) = timer(key) {
+                    found.timers.push((at()?, run()?, timer));
+                }
+            }
+            4 => found.ready.push(row.try_get::<&str, _>("text")?.into()),
+            5 => found.changed.push(run()?),
+            6 => {
+                let executor = row.try_get::<&str, _>("text")?.into();
+                let (id, until, ended) = (session()?, at()?, row.try_get("flag")?);
+                sessions.insert(id, AdoptedSession { id, executor, until, ended, runs: Vec::new() });
+            }
+            // Rows of kind 0 and 6 come first.
+            _ => {
+                let id = session()?;
+                let unknown = || AdoptedSession { id, executor: "".into(), until: now, ended: true, runs: Vec::new() };
+                sessions.entry(id).or_insert_with(unknown).runs.push(run()?);
+            }
+        }
+    }
+    found.adopted = sessions.into_values().collect();
+    found.outages.sort_unstable();
+    found.timers.sort_unstable();
+    Ok(Read { found, now, credited })
+}

@@ -1,0 +1,131 @@
+//! The schema and the binaries that may serve on it.
+//!
+//! Binaries n and n − 1 run side by side: a newer schema is no reason to refuse. Each migration records the oldest binary that
+//! still understands what it leaves behind, and only a binary older than that is turned away.
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::error::Error;
+
+/// This binary's own release.
+const BINARY: &str = env!("CARGO_PKG_VERSION");
+const DOING: &str = "migrating the schema";
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("../../migrations");
+    // A newer binary may have been here.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// The newest schema that this binary knows.
+fn newest() -> i64 {
+    migrator().iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// Applies what is missing. Several processes may do this at once: they wait for each other.
+pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
+    let mut connection = connect(options).await?;
+    let done = migrator().run(&mut connection).await.map_err(|error| failed(&error));
+    // Closing releases the advisory lock, whatever happened.
+    close(connection).await;
+    done
+}
+
+/// Takes migrations newer than `target` back; 0 leaves nothing, and loses all that is stored.
+pub(crate) async fn migrate_down(options: &PgConnectOptions, target: i64) -> Result<(), Error> {
+    let mut connection = connect(options).await?;
+    let done = migrator().undo(&mut connection, target).await.map_err(|error| failed(&error));
+    close(connection).await;
+    done
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+    options.clone().application_name("longtake migration").connect().await.map_err(|error| Error::new(DOING, &error))
+}
+
+async fn close(connection: PgConnection) {
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "the connection of the migration did not close well");
+    }
+}
+
+fn failed(error: &MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Error::new(DOING, error),
+        // These speak of version numbers only.
+        other => Error::Refused(format!("{DOING}: {other}")),
+    }
+}
+
+/// Refuses a schema that this binary cannot serve on: one that is not there yet, or that excludes it.
+pub(crate) async fn check(pool: &PgPool) -> Result<(), Error> {
+    const DOING: &str = "reading the schema's version";
+    let there: bool = sqlx::query_scalar("select to_regclass('schema_version') is not null")
+        .fetch_one(pool)
+        .await
+        .map_err(|error| Error::new(DOING, &error))?;
+    let stored: Vec<(i32, String)> = if there {
+        sqlx::query_as("select version, oldest_binary from schema_version order by version")
+            .fetch_all(pool)
+            .await
+            .map_err(|error| Error::new(DOING, &error))?
+    } else {
+        Vec::new()
+    };
+    judge(&stored, newest(), BINARY)
+}
+
+fn judge(stored: &[(i32, String)], known: i64, binary: &str) -> Result<(), Error> {
+    let version = stored.iter().map(|(version, _)| i64::from(*version)).max().unwrap_or_default();
+    if version < known {
+        return Err(Error::Refused(format!(
+            "the database's schema is at version {version} and this binary needs {known}: run its migrations first"
+        )));
+    }
+    let oldest = stored.iter().map(|(_, oldest)| oldest).max_by_key(|oldest| release(oldest));
+    match oldest.filter(|oldest| release(oldest) > release(binary)) {
+        None => Ok(()),
+        Some(oldest) => Err(Error::Refused(format!(
+            "the database's schema is at version {version}, which releases older than {oldest} cannot serve, and this \
+             binary is {binary}: start a newer one"
+        ))),
+    }
+}
+
+/// A release's numbers; what follows them is ignored.
+fn release(text: &str) -> [u64; 3] {
+    let mut numbers = [0; 3];
+    for (number, part) in numbers.iter_mut().zip(text.split(['.', '-', '+'])) {
+        *number = part.parse().unwrap_or_default();
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_schema_that_excludes_the_binary_is_refused() {
+        let one = (1, "0.1.0".to_owned());
+        for (stored, known, binary, refused) in [
+            (vec![one.clone()], 1, "0.1.0", None),
+            (vec![one.clone()], 1, "1.0.0-rc.1", None),
+            (vec![], 1, "0.1.0", Some("needs 1")),
+            (vec![one.clone()], 2, "0.2.0", Some("needs 2")),
+            (vec![one.clone(), (2, "0.1.0".to_owned())], 1, "0.1.9", None),
+            (vec![one.clone(), (2, "0.2.0".to_owned())], 1, "0.1.9", Some("older than 0.2.0")),
+            (vec![one.clone(), (2, "0.9.0".to_owned())], 1, "0.10.0", None),
+            (vec![one, (2, "0.10.0".to_owned())], 1, "0.9.0", Some("older than 0.10.0")),
+        ] {
+            match (judge(&stored, known, binary), refused) {
+                (Ok(()), None) => {}
+                (Err(error), Some(said)) => assert!(error.to_string().contains(said), "{error}"),
+                (judged, _) => panic!("{stored:?}, {binary}: {judged:?}"),
+            }
+        }
+    }
+}

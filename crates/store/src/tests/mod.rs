@@ -1,0 +1,4 @@
+//! The store against a real Postgres. Every test makes a database of its own and drops it.
+
+mod measure;
+mod support;
