@@ -74,7 +74,7 @@ fn spent(definition: &Definition, used: &Used, attempts: u32) -> Option<Spent> {
 fn backoff(retry: &Retry, tries: u32, jitter: u64) -> Duration {
     let factor = i64::from(retry.multiplier).saturating_pow(tries.saturating_sub(1).min(62));
     let ceiling = retry.initial.0.saturating_mul(factor).min(retry.max.0).max(0);
-    let share = u128::from(jitter) * (ceiling as u128 + 1) >> 64;
+    let share = (u128::from(jitter) * (ceiling as u128 + 1)) >> 64;
     Duration(i64::try_from(share).unwrap_or(ceiling))
 }
 

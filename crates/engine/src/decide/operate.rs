@@ -30,7 +30,7 @@ impl Deciding<'_> {
                 CHANGED
             }
             RunState::Stopping(_) | RunState::Ended(Outcome::Cancelled) => UNCHANGED,
-            RunState::Ended(outcome) => self.refuse(format!("has already {}", past(outcome))),
+            RunState::Ended(outcome) => self.refuse(&format!("has already {}", past(outcome))),
         }
     }
 
@@ -42,8 +42,8 @@ impl Deciding<'_> {
                 CHANGED
             }
             RunState::Paused => UNCHANGED,
-            RunState::Stopping(_) => self.refuse("is stopping, which cannot be paused".to_owned()),
-            RunState::Ended(outcome) => self.refuse(format!("has already {}", past(outcome))),
+            RunState::Stopping(_) => self.refuse("is stopping, which cannot be paused"),
+            RunState::Ended(outcome) => self.refuse(&format!("has already {}", past(outcome))),
         }
     }
 
@@ -54,9 +54,9 @@ impl Deciding<'_> {
                 CHANGED
             }
             RunState::Running => UNCHANGED,
-            RunState::Stopping(_) => self.refuse("is stopping, which cannot be resumed".to_owned()),
+            RunState::Stopping(_) => self.refuse("is stopping, which cannot be resumed"),
             RunState::Ended(outcome) => {
-                self.refuse(format!("has already {}; RetryRun makes it go on", past(outcome)))
+                self.refuse(&format!("has already {}; RetryRun makes it go on", past(outcome)))
             }
         }
     }
@@ -64,19 +64,19 @@ impl Deciding<'_> {
     fn retry(&mut self, call: RequestId, deadline: Option<Timestamp>) -> Result<Answer, Refusal> {
         match self.run.state {
             RunState::Ended(Outcome::Failed | Outcome::TimedOut | Outcome::Cancelled) => {}
-            RunState::Ended(Outcome::Succeeded) => return self.refuse("has succeeded: nothing to retry".to_owned()),
+            RunState::Ended(Outcome::Succeeded) => return self.refuse("has succeeded: nothing to retry"),
             RunState::Running | RunState::Paused | RunState::Stopping(_) => {
-                return self.refuse("has not ended yet: nothing to retry".to_owned());
+                return self.refuse("has not ended yet: nothing to retry");
             }
         }
         // Stopped too late, a run with every step done succeeds now; one that FAILED so has something missing.
         let failed = self.run.state == RunState::Ended(Outcome::Failed);
         if failed && self.run.steps.iter().all(|step| step.state.is_done()) {
-            return self.refuse("has no step to retry: every step is done, so it would end the same way".to_owned());
+            return self.refuse("has no step to retry: every step is done, so it would end the same way");
         }
         let deadline = deadline.or(self.run.deadline);
         if deadline.is_some_and(|deadline| deadline <= self.now) {
-            return self.refuse("needs a deadline that lies ahead: set `deadline` in this call".to_owned());
+            return self.refuse("needs a deadline that lies ahead: set `deadline` in this call");
         }
         self.record(EventKind::RunRetried { deadline, call });
         CHANGED
@@ -84,10 +84,10 @@ impl Deciding<'_> {
 
     fn extend(&mut self, call: RequestId, which: Deadline, to: Timestamp) -> Result<Answer, Refusal> {
         if !matches!(self.run.state, RunState::Running | RunState::Paused) {
-            return self.refuse("is stopping or has ended: its deadlines have no effect any more".to_owned());
+            return self.refuse("is stopping or has ended: its deadlines have no effect any more");
         }
         if to <= self.now {
-            return self.refuse("cannot be given a deadline that has passed: set a later time".to_owned());
+            return self.refuse("cannot be given a deadline that has passed: set a later time");
         }
         match which {
             Deadline::Run => {
@@ -127,7 +127,7 @@ impl Deciding<'_> {
         }
     }
 
-    fn refuse(&self, what: String) -> Result<Answer, Refusal> {
+    fn refuse(&self, what: &str) -> Result<Answer, Refusal> {
         Err(Refusal::WrongState(format!("run {} {what}", self.run.request.id)))
     }
 
