@@ -96,13 +96,16 @@ impl Executors {
         problems.finish()?;
         let mut hints = self.0.hubs.sessions.wait_for(session);
         let tokens: Vec<String> = request.leases.iter().map(|lease| lease.lease_token.clone()).collect();
+        let known: Vec<i32> = request.leases.iter().map(|lease| lease.directive).collect();
         let (beats, items) = beats(request.leases);
         let complete = !request.partial && items.iter().all(|item| item.token.is_ok());
+        let read = known.iter().zip(&items).filter(|(_, item)| item.token.is_ok());
+        let known: Vec<i32> = read.map(|(directive, _)| *directive).collect();
         let beat = Beat { session, executor: Arc::from("executor"), leases: beats, complete };
         let held = beat.leases.iter().map(|lease| LeaseBeat { checkpoint: None, progress: None, ..lease.clone() });
         let held = Beat { leases: held.collect(), complete: false, ..beat.clone() };
         let mut reply = self.0.lane.beat(beat).await?;
-        if wait > Duration::ZERO && !directs(&reply) {
+        if wait > Duration::ZERO && !brings_news(&reply, &known) {
             tokio::select! {
                 () = hints.hint() => {}
                 () = tokio::time::sleep(wait.to_std()) => {}
@@ -160,9 +163,12 @@ fn heartbeat_response(tokens: Vec<String>, items: Vec<BeatItem>, reply: Reply) -
     pb::HeartbeatStepsResponse { leases: leases.collect(), session_remaining, next_heartbeat_delay }
 }
 
-fn directs(reply: &Reply) -> bool {
-    reply.answers.iter().any(|answer| {
-        matches!(answer, Ok(Answer::Reported { directive: Some(_), .. }) | Err(_))
+/// Whether a reply says what its caller does not know: a refusal, or another directive than the one that it named.
+fn brings_news(reply: &Reply, known: &[i32]) -> bool {
+    reply.answers.iter().zip(known).any(|(answer, known)| match answer {
+        Ok(Answer::Reported { directive, .. }) => i32::from(codec::directive(*directive)) != *known,
+        Ok(_) => false,
+        Err(_) => true,
     })
 }
 
