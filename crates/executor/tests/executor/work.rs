@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tonic::Code;
 
 use crate::fake::{Fake, State, completion, failure, lease, stored, superseded, verdict, yielded};
-use crate::{OnDrop, Running, quick, soon};
+use crate::{OnDrop, Running, eventually, quick, soon};
 
 #[derive(Deserialize)]
 struct Input {
@@ -273,7 +273,8 @@ async fn steps_that_block_are_renewed_keep_their_slots_and_hold_up_no_drain() {
     let most = Arc::new(AtomicUsize::new(0));
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let gate = Arc::new(Mutex::new(gate));
-    let (at_work, peak) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
+    let working = Arc::new(AtomicUsize::new(0));
+    let (at_work, peak) = (Arc::clone(&working), Arc::clone(&most));
     let (started, mut starts) = mpsc::unbounded_channel();
     let step = move |ctx: Context| {
         let (at_work, peak, gate) = (Arc::clone(&at_work), Arc::clone(&peak), Arc::clone(&gate));
@@ -305,6 +306,8 @@ async fn steps_that_block_are_renewed_keep_their_slots_and_hold_up_no_drain() {
     }
     assert_eq!(completion(fake.report(0).await).lease_token, "c");
     assert_eq!(most.load(Ordering::SeqCst), 2);
+    // All three are let go, in whatever order, so that the next one waits.
+    eventually("the end of all", || (working.load(Ordering::SeqCst) == 0).then_some(())).await;
     fake.offer(lease("d"));
     for _ in ["c", "d"] {
         soon("a start", starts.recv()).await;

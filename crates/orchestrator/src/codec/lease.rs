@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use longtake_engine::lane::Grant;
+use longtake_engine::lane::{Grant, Standing};
 use longtake_engine::time::{Duration, Timestamp};
 use longtake_proto::v1 as pb;
 
@@ -54,15 +54,16 @@ fn needs(grant: &Grant) -> HashMap<String, pb::StepOutput> {
     needs.collect()
 }
 
-/// What is left of a session, and when to heartbeat: nothing when it has ended.
+/// What is left of a session, and when to heartbeat; both from when the call was received, `held` ago. Nothing when it has ended.
 pub(crate) fn session(
-    standing: Option<longtake_engine::lane::Standing>,
+    standing: Option<Standing>,
+    held: std::time::Duration,
 ) -> (Option<prost_types::Duration>, Option<prost_types::Duration>) {
     match standing {
-        Some(longtake_engine::lane::Standing::Lives { remaining, delay }) if remaining > Duration::ZERO => {
-            (Some(parts::span(remaining)), Some(parts::span(delay)))
+        Some(Standing::Lives { remaining, delay }) => {
+            let committed = (remaining > Duration::ZERO).then(|| parts::span(remaining + Duration::from_std(held)));
+            (committed, Some(parts::span(delay)))
         }
-        Some(longtake_engine::lane::Standing::Lives { delay, .. }) => (None, Some(parts::span(delay))),
-        Some(longtake_engine::lane::Standing::Ended) | None => (None, None),
+        Some(Standing::Ended) | None => (None, None),
     }
 }

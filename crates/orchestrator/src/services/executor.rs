@@ -1,7 +1,7 @@
 //! ExecutorService: what executors speak.
 
 use std::sync::Arc;
-use std::time::Duration as StdDuration;
+use std::time::{Duration as StdDuration, Instant};
 
 use longtake_engine::command::{Answer, Command, Lease, Report};
 use longtake_engine::ids::{LeaseToken, RequestId, SessionId};
@@ -31,8 +31,8 @@ pub struct Executors(pub Shared);
 type Item = Result<(), Refused>;
 
 impl Executors {
-    fn poll_response(&self, reply: &Reply) -> pb::PollStepsResponse {
-        let (session_remaining, next_heartbeat_delay) = codec::session(reply.session);
+    fn poll_response(&self, reply: &Reply, received: Instant) -> pb::PollStepsResponse {
+        let (session_remaining, next_heartbeat_delay) = codec::session(reply.session, received.elapsed());
         let now = self.0.now();
         let leases = reply.grants.iter().map(|grant| codec::step_lease(grant, now)).collect();
         pb::PollStepsResponse { leases, session_remaining, next_heartbeat_delay }
@@ -68,8 +68,9 @@ impl Executors {
                 commands.push(Asked { run: token.run, workflow: None, command });
             }));
         }
+        let received = Instant::now();
         let reply = self.0.lane.command(commands, poll).await?;
-        let next = polled.then(|| self.poll_response(&reply));
+        let next = polled.then(|| self.poll_response(&reply, received));
         let mut answers = reply.answers.into_iter();
         let verdicts = items.into_iter().map(|item| {
             item.and_then(|()| verdict(answers.next().unwrap_or(Err(Failure::Overloaded)))).map(|(verdict, ..)| verdict)
@@ -94,6 +95,7 @@ impl Executors {
         let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
         let wait = problems.span("wait", request.wait.as_ref(), MAX_WAIT);
         problems.finish()?;
+        let received = Instant::now();
         let mut hints = self.0.hubs.sessions.wait_for(session);
         let tokens: Vec<String> = request.leases.iter().map(|lease| lease.lease_token.clone()).collect();
         let known: Vec<i32> = request.leases.iter().map(|lease| lease.directive).collect();
@@ -117,7 +119,7 @@ impl Executors {
             let answers = merged.map(|(first, second)| if first.is_err() { first } else { second }).collect();
             reply = Reply { answers, ..again };
         }
-        Ok(heartbeat_response(tokens, items, reply))
+        Ok(heartbeat_response(tokens, items, reply, received))
     }
 }
 
@@ -143,8 +145,13 @@ fn beats(leases: Vec<pb::LeaseHeartbeat>) -> (Vec<LeaseBeat>, Vec<BeatItem>) {
     (beats, items)
 }
 
-fn heartbeat_response(tokens: Vec<String>, items: Vec<BeatItem>, reply: Reply) -> pb::HeartbeatStepsResponse {
-    let (session_remaining, next_heartbeat_delay) = codec::session(reply.session);
+fn heartbeat_response(
+    tokens: Vec<String>,
+    items: Vec<BeatItem>,
+    reply: Reply,
+    received: Instant,
+) -> pb::HeartbeatStepsResponse {
+    let (session_remaining, next_heartbeat_delay) = codec::session(reply.session, received.elapsed());
     let mut answers = reply.answers.into_iter();
     let leases = tokens.into_iter().zip(items).map(|(lease_token, BeatItem { token, extra })| {
         let answer = token.and_then(|()| verdict(answers.next().unwrap_or(Err(Failure::Overloaded))));
@@ -245,8 +252,9 @@ impl ExecutorService for Executors {
         let park = wait > Duration::ZERO && !self.0.stop.is_cancelled();
         let poll = Poll { session, executor: Arc::from(info.name), queues, max_steps, request: named, park };
         let wait = if park { wait.to_std() } else { StdDuration::from_secs(1) };
+        let received = Instant::now();
         let reply = self.0.lane.poll(poll, wait, &self.0.stop).await?;
-        Ok(Response::new(self.poll_response(&reply)))
+        Ok(Response::new(self.poll_response(&reply, received)))
     }
 
     async fn heartbeat_steps(
