@@ -6,8 +6,11 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgre
 use sqlx::query::Query;
 use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use crate::error::{Answer, Outcome, outcome};
+use crate::lane::presence::BEGIN;
+use crate::stamp::Stamp;
 
 /// What a lane's connection is set to.
 ///
@@ -18,6 +21,8 @@ const SETTINGS: &str = "
     set enable_seqscan = off;
     set enable_hashjoin = off;
     set enable_mergejoin = off;
+    set enable_bitmapscan = off;
+    set enable_memoize = off;
     set plan_cache_mode = force_generic_plan;
     set jit = off;
     set statement_timeout = '10s';
@@ -52,13 +57,16 @@ impl Delays {
 #[derive(Debug)]
 pub(crate) struct Line {
     options: PgConnectOptions,
+    replica: Uuid,
     live: Option<PgConnection>,
+    /// It was connected before: what it finds next may be a database that was away.
+    met: bool,
 }
 
 impl Line {
-    pub(crate) fn new(options: &PgConnectOptions) -> Line {
+    pub(crate) fn new(options: &PgConnectOptions, replica: Uuid) -> Line {
         let options = options.clone().application_name("longtake lane").disable_statement_logging();
-        Line { options, live: None }
+        Line { options, replica, live: None, met: false }
     }
 
     /// Runs a statement to its very end: only then is it committed. The connection is kept if it is known to be in order.
@@ -98,11 +106,15 @@ impl Line {
         }
     }
 
-    async fn connect_for_ever(&self) -> PgConnection {
+    async fn connect_for_ever(&mut self) -> PgConnection {
         let mut delays = Delays::new();
         loop {
-            match timeout(OPENING, connect(&self.options)).await {
-                Ok(Ok(connection)) => return connection,
+            let returning = self.met.then_some(self.replica);
+            match timeout(OPENING, connect(&self.options, returning)).await {
+                Ok(Ok(connection)) => {
+                    self.met = true;
+                    return connection;
+                }
                 Ok(Err(reason)) => tracing::warn!(%reason, "a lane cannot connect to the database; trying again"),
                 Err(_) => tracing::warn!("a lane cannot connect to the database in time; trying again"),
             }
@@ -111,7 +123,9 @@ impl Line {
     }
 }
 
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {
+/// A connection on which nothing was asked yet. If a replica is `returning`, its presence begins anew before anything else: while
+/// the database was away no heartbeat could be kept, and that outage has to be credited before a lease is judged by it.
+async fn connect(options: &PgConnectOptions, returning: Option<Uuid>) -> Result<PgConnection, String> {
     let said = |error: sqlx::Error| Answer::of(&error).to_string();
     let mut connection = options.connect().await.map_err(said)?;
     connection.execute(SETTINGS).await.map_err(said)?;
@@ -121,6 +135,10 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {
         // Best effort: it is dropped anyway.
         let _ = connection.close().await;
         return Err("it is a standby".to_owned());
+    }
+    if let Some(replica) = returning {
+        let statement = sqlx::query(BEGIN).bind(None::<Stamp>).bind(replica).bind(true);
+        statement.fetch_all(&mut connection).await.map_err(said)?;
     }
     Ok(connection)
 }

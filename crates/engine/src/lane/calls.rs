@@ -25,7 +25,8 @@ impl Lane {
     /// Takes a call in.
     pub fn ask(&mut self, ask: Ask, now: Timestamp) {
         let Ask { ticket, commands, sheddable, beat, poll } = ask;
-        if sheddable && self.submits.len() + commands.len() > self.config.waiting_submits {
+        let waiting = self.submits.len();
+        if sheddable && waiting > 0 && waiting + commands.len() > self.config.waiting_submits {
             let answers = commands.iter().map(|_| Err(Failure::Overloaded)).collect();
             self.replies.push(Reply { ticket, answers, grants: Vec::new(), session: None });
             return;

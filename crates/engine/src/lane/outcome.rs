@@ -76,6 +76,8 @@ impl Lane {
                 }
             }
             Committed::Unknown => {
+                // The database may have been away: before clocks are judged, it says for how long.
+                self.housekeeping_due = now;
                 entries.into_iter().rev().for_each(|(id, entry)| self.find_out(id, entry, now));
             }
         }

@@ -9,6 +9,7 @@ mod housekeep;
 mod load;
 pub(crate) mod presence;
 mod sessions;
+mod shape;
 mod write;
 
 use longtake_engine::time::Timestamp;
@@ -33,7 +34,7 @@ pub struct LaneConnection {
 
 impl LaneConnection {
     pub(crate) fn new(options: &PgConnectOptions, replica: Uuid) -> LaneConnection {
-        LaneConnection { line: Line::new(options), replica, now: None }
+        LaneConnection { line: Line::new(options, replica), replica, now: None }
     }
 
     /// Connects, for as long as it takes.
