@@ -12,6 +12,9 @@ use crate::codec::DecodeError;
 pub const DOMAIN: &str = "longtake";
 /// When an overloaded server wants to be asked again.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(500);
+/// Errors travel in headers, of which clients read 8 KiB: bytes of the message, and fields that are named.
+const MESSAGE_BYTES: usize = 1_024;
+const FIELDS: usize = 16;
 
 /// A refusal on its way to a caller, as an error of the call or as the verdict on one item.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +68,9 @@ impl Refused {
             code: self.code().into(),
             reason: self.reason.into(),
             message: self.message.clone(),
-            current_attempt: self.superseded.map_or(0, |(attempt, _)| i32::try_from(attempt).unwrap_or(i32::MAX)),
+            current_attempt: self
+                .superseded
+                .map_or(0, |(attempt, _)| i32::try_from(attempt).unwrap_or(i32::MAX)),
             superseded_time: self.superseded.map(|(_, since)| crate::codec::time(since)),
         }
     }
@@ -76,7 +81,8 @@ pub fn accepted(fresh: bool) -> pb::Verdict {
     if fresh {
         return pb::Verdict::default();
     }
-    Refused::new(Reason::LeaseEnded, "this attempt's report is in already; the first verdict stands").verdict()
+    Refused::new(Reason::LeaseEnded, "this attempt's report is in already; the first verdict stands")
+        .verdict()
 }
 
 impl From<Refused> for Status {
@@ -89,14 +95,22 @@ impl From<Refused> for Status {
             metadata.insert("superseded_micros".to_owned(), since.micros().to_string());
         }
         details.set_error_info(reason, DOMAIN, metadata);
-        for (field, bound) in &refused.fields {
+        for (field, bound) in refused.fields.iter().take(FIELDS) {
             details.add_bad_request_violation(field, bound);
         }
         if refused.reason == Reason::Overloaded {
             details.set_retry_info(Some(RETRY_AFTER));
         }
-        Status::with_error_details(refused.code(), refused.message, details)
+        Status::with_error_details(refused.code(), shortened(&refused.message), details)
     }
+}
+
+fn shortened(message: &str) -> String {
+    if message.len() <= MESSAGE_BYTES {
+        return message.to_owned();
+    }
+    let end = message.floor_char_boundary(MESSAGE_BYTES);
+    format!("{}…", &message[..end])
 }
 
 impl From<Refusal> for Refused {
@@ -106,7 +120,9 @@ impl From<Refusal> for Refused {
             Refusal::RunUnknown(_) => (Reason::RunUnknown, None),
             Refusal::ContentDiffers(_) => (Reason::RequestIdReused, None),
             Refusal::NotReady => (Reason::RunState, None),
-            Refusal::LeaseSuperseded { current, since, .. } => (Reason::LeaseSuperseded, Some((current, since))),
+            Refusal::LeaseSuperseded { current, since, .. } => {
+                (Reason::LeaseSuperseded, Some((current, since)))
+            }
             Refusal::LeaseUnknown => (Reason::LeaseUnknown, None),
             Refusal::RunStopped => (Reason::RunStopped, None),
             Refusal::WrongState(_) => (Reason::RunState, None),
@@ -120,13 +136,17 @@ impl From<Failure> for Refused {
     fn from(failure: Failure) -> Refused {
         match failure {
             Failure::Refused(refusal) => refusal.into(),
-            Failure::Overloaded => {
-                Refused::new(Reason::Overloaded, "too many submits are waiting: try again after the delay in RetryInfo")
-            }
+            Failure::Overloaded => Refused::new(
+                Reason::Overloaded,
+                "too many submits are waiting: try again after the delay in RetryInfo",
+            ),
             Failure::Storage(why) => {
                 // The text names tables and constraints: for the log, not for callers.
                 tracing::error!(%why, "the database refused a write");
-                Refused::new(Reason::Internal, "the database refused to store this; nothing was done, and the server's log says why")
+                Refused::new(
+                    Reason::Internal,
+                    "the database refused to store this; nothing was done, and the server's log says why",
+                )
             }
         }
     }
@@ -148,5 +168,8 @@ impl From<DecodeError> for Refused {
 
 /// The server is stopping.
 pub fn stopping() -> Refused {
-    Refused::new(Reason::Unavailable, "this server is stopping: try again, on another address if there is one")
+    Refused::new(
+        Reason::Unavailable,
+        "this server is stopping: try again, on another address if there is one",
+    )
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration as StdDuration;
 
-use longtake_engine::ids::{RunId, SessionId};
+use longtake_engine::ids::{LeaseToken, RunId, SessionId};
 use longtake_engine::lane::work::{Committed, Work};
 use longtake_engine::lane::{Ask, Asked, Beat, Config, Inspection, Lane, Poll, Reply, Ticket};
 use longtake_engine::time::Duration;
@@ -29,6 +29,7 @@ const BREATH: StdDuration = StdDuration::from_millis(50);
 enum Message {
     Ask(Ask, oneshot::Sender<Reply>),
     EndPoll { ticket: Ticket, gone: bool },
+    HandBack(Vec<LeaseToken>),
     Inspect { run: RunId, queues: Vec<Arc<str>>, answer: oneshot::Sender<Inspection> },
 }
 
@@ -92,12 +93,23 @@ impl LaneHandle {
 
     /// Renews a session and its leases.
     pub async fn beat(&self, beat: Beat) -> Result<Reply, Refused> {
-        let ask = Ask { ticket: self.ticket(), commands: Vec::new(), sheddable: false, beat: Some(beat), poll: None };
+        let ask = Ask {
+            ticket: self.ticket(),
+            commands: Vec::new(),
+            sheddable: false,
+            beat: Some(beat),
+            poll: None,
+        };
         self.ask(ask).await
     }
 
     /// Waits for steps until there is one, `wait` is over, or the server stops.
-    pub async fn poll(&self, poll: Poll, wait: StdDuration, stop: &CancellationToken) -> Result<Reply, Refused> {
+    pub async fn poll(
+        &self,
+        poll: Poll,
+        wait: StdDuration,
+        stop: &CancellationToken,
+    ) -> Result<Reply, Refused> {
         let ticket = self.ticket();
         let (sender, mut reply) = oneshot::channel();
         let ask = Ask { ticket, commands: Vec::new(), sheddable: false, beat: None, poll: Some(poll) };
@@ -117,6 +129,12 @@ impl LaneHandle {
         };
         guard.answered = true;
         reply.map_err(|_| stopping())
+    }
+
+    /// Gives back leases whose executor could not be told of them.
+    pub async fn hand_back(&self, tokens: Vec<LeaseToken>) {
+        // A server that stops leaves them to the dispatch timeout.
+        let _ = self.messages.send(Message::HandBack(tokens)).await;
     }
 
     /// What the lane knows of a run's leases and of who waits on queues.
@@ -204,6 +222,7 @@ impl Driver {
                 self.lane.ask(ask, now);
             }
             Message::EndPoll { ticket, gone } => self.lane.end_poll(ticket, gone, now),
+            Message::HandBack(tokens) => self.lane.hand_back(tokens, now, &mut rand::random::<u64>),
             Message::Inspect { run, queues, answer } => {
                 // Nobody left to tell is fine.
                 let _ = answer.send(self.lane.inspect(run, &queues));

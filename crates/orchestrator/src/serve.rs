@@ -74,8 +74,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let clock = Arc::new(Clock::new(now));
     let hubs = Hubs::default();
     let connection = store.lane(replica).await?;
-    let (handle, driver) =
-        lane::lane(lane::config(limits.waiting_submits), connection, workflows.clone(), clock.clone(), hubs.clone());
+    let (handle, driver) = lane::lane(
+        lane::config(limits.waiting_submits),
+        connection,
+        workflows.clone(),
+        clock.clone(),
+        hubs.clone(),
+    );
     let abandon = CancellationToken::new();
     let driving = tokio::spawn(driver.run(abandon.clone()));
     // The driver ends when the last handle is gone: none may be kept here.
@@ -97,7 +102,9 @@ fn replica_id(config: &Config) -> Uuid {
         Some(name) => name.clone(),
         None if config.grpc_listen.port() == 0 => return Uuid::new_v4(),
         None => {
-            let host = std::fs::read_to_string("/etc/hostname").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
+            let host = std::fs::read_to_string("/etc/hostname")
+                .or_else(|_| std::env::var("HOSTNAME"))
+                .unwrap_or_default();
             format!("{}/{}", host.trim(), config.grpc_listen)
         }
     };
@@ -157,7 +164,13 @@ async fn router(
     stop: &CancellationToken,
 ) -> Result<tonic::transport::server::Router, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let names = ["", "longtake.v1.ContentService", "longtake.v1.RunService", "longtake.v1.ExecutorService", "longtake.v1.WorkflowService"];
+    let names = [
+        "",
+        "longtake.v1.ContentService",
+        "longtake.v1.RunService",
+        "longtake.v1.ExecutorService",
+        "longtake.v1.WorkflowService",
+    ];
     for name in names {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
@@ -173,6 +186,9 @@ async fn router(
             .register_encoded_file_descriptor_set(longtake_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            // Each version brings its own; both are listed.
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
     };
     let bytes = limits.message_bytes;
     let router = tonic::transport::Server::builder()
@@ -190,7 +206,9 @@ async fn router(
         .add_service(reflection().build_v1alpha()?)
         .add_service(ContentServiceServer::new(Content(shared.clone())).max_decoding_message_size(bytes))
         .add_service(RunServiceServer::new(Runs(shared.clone())).max_decoding_message_size(bytes))
-        .add_service(WorkflowServiceServer::new(WorkflowCatalog(shared.clone())).max_decoding_message_size(bytes))
+        .add_service(
+            WorkflowServiceServer::new(WorkflowCatalog(shared.clone())).max_decoding_message_size(bytes),
+        )
         .add_service(ExecutorServiceServer::new(Executors(shared)).max_decoding_message_size(bytes));
     Ok(router)
 }

@@ -80,7 +80,8 @@ async fn decode_run(rows: RunRows, workflows: &Workflows) -> Result<(Arc<Workflo
     for bytes in &rows.history {
         events.extend(codec::decode_events(bytes).map_err(damaged)?);
     }
-    let version = codec::fold::version_of(events.first().ok_or(StoredError::HistoryMissing(id))?).map_err(damaged)?;
+    let version =
+        codec::fold::version_of(events.first().ok_or(StoredError::HistoryMissing(id))?).map_err(damaged)?;
     let workflow = workflows.version(version).await?.ok_or(StoredError::VersionMissing(id))?;
     let mut run = None;
     for event in events {
@@ -96,8 +97,8 @@ async fn decode_run(rows: RunRows, workflows: &Workflows) -> Result<(Arc<Workflo
 
 fn attach(run: &mut Run, row: &CheckpointRow) {
     let checkpoint = run.steps.get_mut(row.step).and_then(|step| step.checkpoint.as_mut());
-    if let Some(checkpoint) =
-        checkpoint.filter(|checkpoint| (checkpoint.attempt, checkpoint.sequence) == (row.attempt, row.sequence))
+    if let Some(checkpoint) = checkpoint
+        .filter(|checkpoint| (checkpoint.attempt, checkpoint.sequence) == (row.attempt, row.sequence))
     {
         let data = serde_json::from_str(&row.data).unwrap_or(Value::Null);
         checkpoint.data = Arc::new(CheckpointData { data, artifacts: artifacts_from_json(&row.artifacts) });
@@ -124,7 +125,9 @@ pub async fn read_runs(reads: &Reads, workflows: &Workflows, ids: &[RunId]) -> R
         let progress = std::mem::take(&mut rows.progress);
         let (workflow, run) = decode_run(rows, workflows).await?;
         // What an earlier attempt said of itself is over.
-        let current = progress.into_iter().filter(|row| run.steps.get(row.step).is_some_and(|s| s.attempt() == row.attempt));
+        let current = progress
+            .into_iter()
+            .filter(|row| run.steps.get(row.step).is_some_and(|s| s.attempt() == row.attempt));
         let progress = current
             .map(|row| (row.step, pb::Progress { done: row.done, total: row.total, message: row.message }))
             .collect();

@@ -29,8 +29,16 @@ impl Injector for Pairs {
 /// Names: OpenTelemetry semantic conventions for RPC, 1.45.
 pub fn call_span(request: &http::Request<()>) -> tracing::Span {
     let method = request.uri().path().trim_start_matches('/');
-    let span = tracing::info_span!("rpc", otel.name = method, otel.kind = "server", rpc.system.name = "grpc", rpc.method = method);
-    let parent = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+    let span = tracing::info_span!(
+        "rpc",
+        otel.name = method,
+        otel.kind = "server",
+        rpc.system.name = "grpc",
+        rpc.method = method
+    );
+    let parent = opentelemetry::global::get_text_map_propagator(|propagator| {
+        propagator.extract(&Headers(request.headers()))
+    });
     // Without an exporter there is nothing to hang a parent on.
     let _ = span.set_parent(parent);
     span
@@ -40,7 +48,9 @@ pub fn call_span(request: &http::Request<()>) -> tracing::Span {
 pub fn current_trace() -> BTreeMap<String, String> {
     let mut pairs = Pairs(BTreeMap::new());
     let context = tracing::Span::current().context();
-    opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut pairs));
+    opentelemetry::global::get_text_map_propagator(|propagator| {
+        propagator.inject_context(&context, &mut pairs);
+    });
     pairs.0.retain(|_, value| !value.is_empty());
     pairs.0
 }

@@ -63,7 +63,8 @@ impl Problems {
         if self.fields.is_empty() {
             return Ok(());
         }
-        let listed: Vec<String> = self.fields.iter().map(|(field, bound)| format!("{field}: {bound}")).collect();
+        let listed: Vec<String> =
+            self.fields.iter().map(|(field, bound)| format!("{field}: {bound}")).collect();
         Err(Refused::new(reason, listed.join("; ")).with_fields(self.fields))
     }
 
@@ -146,7 +147,9 @@ impl Problems {
         let mut known = Vec::new();
         for modality in modalities {
             match codec::modality_from_proto(*modality) {
-                None => self.add(field, format!("{modality} is no modality: use TEXT, AUDIO, VIDEO or IMAGES")),
+                None => {
+                    self.add(field, format!("{modality} is no modality: use TEXT, AUDIO, VIDEO or IMAGES"));
+                }
                 Some(modality) if known.contains(&modality) => {
                     self.add(field, format!("{} is named twice", modality.as_str().to_uppercase()));
                 }
@@ -178,7 +181,8 @@ impl Problems {
             self.text("artifacts.name", &artifact.name, 1, 200);
             self.text("artifacts.uri", &artifact.uri, 1, 2_048);
             self.text("artifacts.media_type", &artifact.media_type, 1, 200);
-            let hash = artifact.sha256.len() == 64 && artifact.sha256.bytes().all(|b| b"0123456789abcdef".contains(&b));
+            let hash = artifact.sha256.len() == 64
+                && artifact.sha256.bytes().all(|b| b"0123456789abcdef".contains(&b));
             self.check(hash, "artifacts.sha256", "must be 64 lower-case hexadecimal digits");
             self.check(artifact.size_bytes >= 0, "artifacts.size_bytes", "must not be negative");
             self.check(names.insert(&artifact.name), "artifacts.name", "must be unique within one list");
@@ -198,15 +202,17 @@ impl Problems {
 
 /// What makes a Struct unfit to be stored as JSON.
 fn struct_problem(value: &Struct) -> Option<&'static str> {
+    const TOO_DEEP: Option<&str> = Some("must not be nested deeper than 32");
+    /// A value in so many objects and lists.
     fn within(value: &prost_types::Value, depth: usize) -> Option<&'static str> {
         use prost_types::value::Kind;
-        if depth > DEPTH {
-            return Some("must not be nested deeper than 32");
-        }
         match value.kind.as_ref()? {
             Kind::NullValue(_) | Kind::BoolValue(_) => None,
-            Kind::NumberValue(number) => (!number.is_finite()).then_some("must not contain NaN or infinities"),
+            Kind::NumberValue(number) => {
+                (!number.is_finite()).then_some("must not contain NaN or infinities")
+            }
             Kind::StringValue(text) => text.contains('\0').then_some("must not contain U+0000"),
+            Kind::StructValue(_) | Kind::ListValue(_) if depth >= DEPTH => TOO_DEEP,
             Kind::StructValue(fields) => object(fields, depth),
             Kind::ListValue(list) => list.values.iter().find_map(|value| within(value, depth + 1)),
         }
@@ -217,7 +223,7 @@ fn struct_problem(value: &Struct) -> Option<&'static str> {
             nul.or_else(|| within(value, depth + 1))
         })
     }
-    object(value, 1)
+    object(value, 0)
 }
 
 /// A run's id.
@@ -247,7 +253,11 @@ pub fn output(output: Option<Struct>, artifacts: Vec<pb::Artifact>) -> Result<Ou
     let data = problems.json("output", output, OUTPUT_BYTES);
     problems.artifacts(&artifacts);
     let size = data.to_string().len() + artifact_bytes(&artifacts);
-    problems.check(size <= OUTPUT_BYTES, "output", "output and artifacts must be at most 65536 bytes together");
+    problems.check(
+        size <= OUTPUT_BYTES,
+        "output",
+        "output and artifacts must be at most 65536 bytes together",
+    );
     problems.finish_as(Reason::OutputInvalid)?;
     let artifacts = artifacts.into_iter().map(codec::artifact_from_proto).collect::<Vec<_>>();
     Ok(Output { data: Arc::new(data), artifacts: artifacts.into() })
@@ -269,7 +279,11 @@ pub fn checkpoint(checkpoint: pb::Checkpoint) -> Result<NewCheckpoint, Refused> 
     let data = problems.json("checkpoint.data", data, OUTPUT_BYTES);
     problems.artifacts(&artifacts);
     let size = data.to_string().len() + artifact_bytes(&artifacts);
-    problems.check(size <= OUTPUT_BYTES, "checkpoint", "data and artifacts must be at most 65536 bytes together");
+    problems.check(
+        size <= OUTPUT_BYTES,
+        "checkpoint",
+        "data and artifacts must be at most 65536 bytes together",
+    );
     problems.finish_as(Reason::CheckpointTooLarge)?;
     let artifacts = artifacts.into_iter().map(codec::artifact_from_proto).collect();
     Ok(NewCheckpoint { sequence, done, total, data: Arc::new(CheckpointData { data, artifacts }) })
@@ -302,7 +316,8 @@ pub fn error(error: Option<pb::StepError>) -> Result<StepError, Refused> {
     problems.finish()?;
     let details = error.details.clone().map_or(0, |details| codec::json(Some(details)).to_string().len());
     if error.code.len() + error.message.len() + details > ERROR_BYTES {
-        let message = format!("error: must be at most {ERROR_BYTES} bytes: send a shorter message or fewer details");
+        let message =
+            format!("error: must be at most {ERROR_BYTES} bytes: send a shorter message or fewer details");
         return Err(Refused::new(Reason::ErrorTooLarge, message));
     }
     Ok(codec::step_error(error))

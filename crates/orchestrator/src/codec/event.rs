@@ -18,7 +18,9 @@ use super::parts;
 
 /// A stored event cannot be read: the database holds something that this binary does not know.
 #[derive(Debug, thiserror::Error)]
-#[error("event {number} cannot be read ({what}): it was written by a newer binary, or the history is damaged")]
+#[error(
+    "event {number} cannot be read ({what}): it was written by a newer binary, or the history is damaged"
+)]
 pub struct DecodeError {
     /// The event's number, as far as it is known.
     pub number: i64,
@@ -83,7 +85,11 @@ impl Writer<'_> {
         if let EventKind::StepLeased { step, .. } = event.kind {
             self.attempts[step] += 1;
         }
-        pb::Event { number: event.number, time: Some(parts::time(event.at)), kind: Some(self.kind(&event.kind)) }
+        pb::Event {
+            number: event.number,
+            time: Some(parts::time(event.at)),
+            kind: Some(self.kind(&event.kind)),
+        }
     }
 
     fn name(&self, step: StepNo) -> String {
@@ -177,13 +183,11 @@ impl Writer<'_> {
                 error: Some(parts::error_to_proto(error)),
                 cost: cost.map(parts::money),
             }),
-            EventKind::StepTimedOut { error, .. } => {
-                Kind::StepTimedOut(pb::StepTimedOut {
-                    step,
-                    attempt,
-                    error: Some(parts::error_to_proto(error)),
-                })
-            }
+            EventKind::StepTimedOut { error, .. } => Kind::StepTimedOut(pb::StepTimedOut {
+                step,
+                attempt,
+                error: Some(parts::error_to_proto(error)),
+            }),
             EventKind::StepCancelled { cause, error, cost, .. } => Kind::StepCancelled(pb::StepCancelled {
                 step,
                 attempt: cause.map_or(0, |_| attempt),
@@ -316,10 +320,7 @@ impl Reader<'_> {
         if text.is_empty() { Ok(None) } else { Ok(Some(RequestId(self.uuid(text)?))) }
     }
 
-    fn time(
-        &self,
-        time: Option<&prost_types::Timestamp>,
-    ) -> Result<Timestamp, DecodeError> {
+    fn time(&self, time: Option<&prost_types::Timestamp>) -> Result<Timestamp, DecodeError> {
         self.need(time.and_then(parts::time_from), "no time")
     }
 
@@ -373,7 +374,9 @@ impl Reader<'_> {
             Kind::StepSkipped(event) => EventKind::StepSkipped { step: self.step(&event.step)? },
             Kind::StepLeased(event) => EventKind::StepLeased {
                 step: self.step(&event.step)?,
-                secret: SecretHash(self.need(event.token_hash.try_into().ok(), "token hash of another length")?),
+                secret: SecretHash(
+                    self.need(event.token_hash.try_into().ok(), "token hash of another length")?,
+                ),
                 session: SessionId(self.uuid(&event.session_id)?),
                 executor: Arc::from(event.executor),
                 deadline: optional(&event.deadline),
@@ -475,9 +478,10 @@ impl Reader<'_> {
             };
             Ok((self.step(&step)?, answer))
         });
-        let requested = created.requested_modalities.iter().map(|modality| {
-            self.need(parts::modality_from_proto(*modality), "unknown modality")
-        });
+        let requested = created
+            .requested_modalities
+            .iter()
+            .map(|modality| self.need(parts::modality_from_proto(*modality), "unknown modality"));
         let request = NewRun {
             id: RunId(self.uuid(&created.run_id)?),
             tenant: created.tenant,
@@ -487,7 +491,8 @@ impl Reader<'_> {
             labels: created.labels.into_iter().collect(),
             priority: created.priority,
             deadline: created.deadline.as_ref().and_then(parts::time_from),
-            content_hash: self.need(created.content_hash.try_into().ok(), "content hash of another length")?,
+            content_hash: self
+                .need(created.content_hash.try_into().ok(), "content hash of another length")?,
             trace: created.trace_context.into_iter().collect(),
             when: when.collect::<Result<_, DecodeError>>()?,
         };

@@ -61,7 +61,8 @@ pub(crate) fn session(
 ) -> (Option<prost_types::Duration>, Option<prost_types::Duration>) {
     match standing {
         Some(Standing::Lives { remaining, delay }) => {
-            let committed = (remaining > Duration::ZERO).then(|| parts::span(remaining + Duration::from_std(held)));
+            let committed =
+                (remaining > Duration::ZERO).then(|| parts::span(remaining + Duration::from_std(held)));
             (committed, Some(parts::span(delay)))
         }
         Some(Standing::Ended) | None => (None, None),

@@ -7,7 +7,10 @@ mod run;
 
 pub use event::{DecodeError, decode_events, encode_events};
 pub use lease::step_lease;
-pub use parts::{artifact_from_proto, artifact_to_proto, error_to_proto, modality_from_proto, modality_to_proto, step_error};
+pub use parts::{
+    artifact_from_proto, artifact_to_proto, error_to_proto, modality_from_proto, modality_to_proto,
+    step_error,
+};
 pub use run::{Detail, run_state, run_to_proto, step_state};
 
 /// Stored events, as the engine folds them.

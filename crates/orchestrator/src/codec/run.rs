@@ -29,7 +29,8 @@ pub fn run_to_proto(
 ) -> pb::Run {
     let request = &run.request;
     let full = detail == Detail::Full;
-    let first_lease = run.steps.iter().filter_map(|step| step.attempts.first()).map(|attempt| attempt.leased_at).min();
+    let first_lease =
+        run.steps.iter().filter_map(|step| step.attempts.first()).map(|attempt| attempt.leased_at).min();
     let failed = run.steps.iter().find(|step| matches!(step.state, StepState::Failed | StepState::TimedOut));
     let steps = run.steps.iter().enumerate().map(|(number, step)| {
         let view = StepView { workflow, run, step, definition: &workflow.steps[number] };
@@ -101,7 +102,11 @@ impl StepView<'_> {
             progress: self.progress(progress),
             checkpoint: step.checkpoint.as_ref().map(|checkpoint| parts::checkpoint(checkpoint, full)),
             output: step.output.as_ref().filter(|_| full).map(|output| parts::object(&output.data)),
-            artifacts: step.output.as_ref().map(|output| parts::artifacts(&output.artifacts)).unwrap_or_default(),
+            artifacts: step
+                .output
+                .as_ref()
+                .map(|output| parts::artifacts(&output.artifacts))
+                .unwrap_or_default(),
             error: step.error.as_ref().map(parts::error_to_proto),
             skip_reason: self.skip_reason(),
             produces: definition.produces.map_or(0, |modality| parts::modality_to_proto(modality).into()),
@@ -119,7 +124,8 @@ impl StepView<'_> {
             total: checkpoint.total,
             message: String::new(),
         });
-        let told = stored.filter(|told| committed.as_ref().is_none_or(|committed| told.done >= committed.done));
+        let told =
+            stored.filter(|told| committed.as_ref().is_none_or(|committed| told.done >= committed.done));
         told.cloned().or(committed)
     }
 

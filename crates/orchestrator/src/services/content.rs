@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longtake_engine::definition::{Modality, Workflow};
 use longtake_engine::ids::RunId;
-use longtake_engine::run::{NewRun, RunState, StepState};
+use longtake_engine::run::{NewRun, StepState};
 use longtake_proto::v1::content_service_server::ContentService;
 use longtake_proto::v1::{self as pb, Reason};
 use serde_json::{Map, Value, json};
@@ -21,8 +21,6 @@ use super::{Shared, answer_when, check_produced};
 
 /// The workflow that requests for content run.
 pub const WORKFLOW: &str = "content";
-/// The step that names what was made, verified.
-const LAST_STEP: &str = "finalize";
 /// Requests in one batch.
 const BATCH: usize = 1_000;
 /// Everybody's tenant, until there are several.
@@ -45,7 +43,10 @@ struct Accepted {
 impl Content {
     fn accept(&self, mut request: pb::SubmitContentRequest) -> Result<Accepted, Refused> {
         let workflow = self.0.workflows.current(WORKFLOW).ok_or_else(|| {
-            Refused::new(Reason::WorkflowUnknown, "this server has no workflow named content: start it with one")
+            Refused::new(
+                Reason::WorkflowUnknown,
+                "this server has no workflow named content: start it with one",
+            )
         })?;
         let content_hash = content_hash(&request);
         let mut problems = Problems::default();
@@ -64,7 +65,8 @@ impl Content {
         let input = input(&request, &requested, preferred);
         let size = input.to_string().len();
         if size > INPUT_BYTES {
-            problems.add("source_text", format!("the request must be at most {INPUT_BYTES} bytes, has {size}"));
+            problems
+                .add("source_text", format!("the request must be at most {INPUT_BYTES} bytes, has {size}"));
         }
         problems.finish()?;
         check_produced(&workflow, &requested)?;
@@ -120,7 +122,12 @@ impl Accepted {
             run_id: self.shown_id,
             created,
             state: state.into(),
-            requested_modalities: self.run.requested.iter().map(|m| codec::modality_to_proto(*m).into()).collect(),
+            requested_modalities: self
+                .run
+                .requested
+                .iter()
+                .map(|m| codec::modality_to_proto(*m).into())
+                .collect(),
             preferred_modality: codec::modality_to_proto(self.preferred).into(),
         }
     }
@@ -138,7 +145,8 @@ fn modalities(problems: &mut Problems, request: &pb::SubmitContentRequest) -> (V
     };
     problems.check(preferred.is_some(), "preferred_modality", "must be TEXT, AUDIO, VIDEO or IMAGES");
     let preferred = preferred.filter(|preferred| requested.contains(preferred));
-    let preferred = preferred.or_else(|| Modality::richest(requested.iter().copied())).unwrap_or(Modality::Video);
+    let preferred =
+        preferred.or_else(|| Modality::richest(requested.iter().copied())).unwrap_or(Modality::Video);
     (requested, preferred)
 }
 
@@ -252,14 +260,9 @@ fn content(found: &ReadRun) -> pb::Content {
     }
 }
 
-/// What the last step verified; before that, what the others have made so far.
+/// What the steps have made so far. The last step verifies all of it, so that a run which SUCCEEDED shows nothing else.
 fn artifacts(found: &ReadRun) -> Vec<pb::Artifact> {
-    let done = |number: usize| found.run.steps[number].state == StepState::Succeeded;
-    let last = found.workflow.step(LAST_STEP).map(|(number, _)| number).filter(|number| done(*number));
-    let from: Vec<usize> = match (last, found.run.state) {
-        (Some(last), RunState::Ended(_)) => vec![last],
-        _ => (0..found.run.steps.len()).filter(|number| done(*number)).collect(),
-    };
-    let outputs = from.into_iter().filter_map(|number| found.run.steps[number].output.as_ref());
+    let done = found.run.steps.iter().filter(|step| step.state == StepState::Succeeded);
+    let outputs = done.filter_map(|step| step.output.as_ref());
     outputs.flat_map(|output| output.artifacts.iter().map(codec::artifact_to_proto)).collect()
 }

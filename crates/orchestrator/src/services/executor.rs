@@ -10,6 +10,7 @@ use longtake_engine::run::Directive;
 use longtake_engine::time::Duration;
 use longtake_proto::v1::executor_service_server::ExecutorService;
 use longtake_proto::v1::{self as pb, Reason};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::codec;
@@ -20,6 +21,8 @@ use super::Shared;
 
 /// The longest that a poll or a heartbeat is held.
 const MAX_WAIT: Duration = Duration::from_secs(50);
+/// Bytes of leases in one reply; a single lease may be larger.
+const POLL_BYTES: usize = 4 << 20;
 /// Leases in one heartbeat, reports in one batch.
 const ITEMS: usize = 1_000;
 
@@ -31,10 +34,24 @@ pub struct Executors(pub Shared);
 type Item = Result<(), Refused>;
 
 impl Executors {
-    fn poll_response(&self, reply: &Reply, received: Instant) -> pb::PollStepsResponse {
+    /// The leases of a reply, as many as one message should hold; the others are given back.
+    async fn poll_response(&self, reply: &Reply, received: Instant) -> pb::PollStepsResponse {
         let (session_remaining, next_heartbeat_delay) = codec::session(reply.session, received.elapsed());
         let now = self.0.now();
-        let leases = reply.grants.iter().map(|grant| codec::step_lease(grant, now)).collect();
+        let mut leases: Vec<pb::StepLease> = Vec::with_capacity(reply.grants.len());
+        let (mut bytes, mut surplus) = (0, Vec::new());
+        for grant in &reply.grants {
+            let lease = codec::step_lease(grant, now);
+            bytes += lease.encoded_len();
+            if bytes > POLL_BYTES && !leases.is_empty() {
+                surplus.push(grant.token);
+            } else {
+                leases.push(lease);
+            }
+        }
+        if !surplus.is_empty() {
+            self.0.lane.hand_back(surplus).await;
+        }
         pb::PollStepsResponse { leases, session_remaining, next_heartbeat_delay }
     }
 
@@ -44,7 +61,7 @@ impl Executors {
         let max_steps = max_steps(&mut problems, next.max_steps);
         let request = problems.request_id(&next.request_id);
         problems.finish()?;
-        let executor = Arc::from("executor");
+        let executor = Arc::from("");
         Ok(Poll { session, executor, queues, max_steps, request: Some(request), park: false })
     }
 
@@ -70,10 +87,11 @@ impl Executors {
         }
         let received = Instant::now();
         let reply = self.0.lane.command(commands, poll).await?;
-        let next = polled.then(|| self.poll_response(&reply, received));
+        let next = if polled { Some(self.poll_response(&reply, received).await) } else { None };
         let mut answers = reply.answers.into_iter();
         let verdicts = items.into_iter().map(|item| {
-            item.and_then(|()| verdict(answers.next().unwrap_or(Err(Failure::Overloaded)))).map(|(verdict, ..)| verdict)
+            item.and_then(|()| verdict(answers.next().unwrap_or(Err(Failure::Overloaded))))
+                .map(|(verdict, ..)| verdict)
         });
         Ok((verdicts.collect(), next))
     }
@@ -89,7 +107,10 @@ impl Executors {
         Ok((Some(verdict), next))
     }
 
-    async fn heartbeat(&self, request: pb::HeartbeatStepsRequest) -> Result<pb::HeartbeatStepsResponse, Refused> {
+    async fn heartbeat(
+        &self,
+        request: pb::HeartbeatStepsRequest,
+    ) -> Result<pb::HeartbeatStepsResponse, Refused> {
         let mut problems = Problems::default();
         problems.check(request.leases.len() <= ITEMS, "leases", "at most 1000");
         let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
@@ -103,8 +124,9 @@ impl Executors {
         let complete = !request.partial && items.iter().all(|item| item.token.is_ok());
         let read = known.iter().zip(&items).filter(|(_, item)| item.token.is_ok());
         let known: Vec<i32> = read.map(|(directive, _)| *directive).collect();
-        let beat = Beat { session, executor: Arc::from("executor"), leases: beats, complete };
-        let held = beat.leases.iter().map(|lease| LeaseBeat { checkpoint: None, progress: None, ..lease.clone() });
+        let beat = Beat { session, executor: Arc::from(""), leases: beats, complete };
+        let held =
+            beat.leases.iter().map(|lease| LeaseBeat { checkpoint: None, progress: None, ..lease.clone() });
         let held = Beat { leases: held.collect(), complete: false, ..beat.clone() };
         let mut reply = self.0.lane.beat(beat).await?;
         if wait > Duration::ZERO && !brings_news(&reply, &known) {
@@ -182,7 +204,9 @@ fn brings_news(reply: &Reply, known: &[i32]) -> bool {
 fn verdict(answer: Result<Answer, Failure>) -> Result<(pb::Verdict, i64, Option<Directive>), Refused> {
     match answer {
         Ok(Answer::Reported { fresh, sequence, directive }) => Ok((accepted(fresh), sequence, directive)),
-        Ok(Answer::Created { .. } | Answer::Leased { .. } | Answer::Done { .. }) => Ok((accepted(true), 0, None)),
+        Ok(Answer::Created { .. } | Answer::Leased { .. } | Answer::Done { .. }) => {
+            Ok((accepted(true), 0, None))
+        }
         Err(failure) => Err(failure.into()),
     }
 }
@@ -254,7 +278,7 @@ impl ExecutorService for Executors {
         let wait = if park { wait.to_std() } else { StdDuration::from_secs(1) };
         let received = Instant::now();
         let reply = self.0.lane.poll(poll, wait, &self.0.stop).await?;
-        Ok(Response::new(self.poll_response(&reply, received)))
+        Ok(Response::new(self.poll_response(&reply, received).await))
     }
 
     async fn heartbeat_steps(
@@ -302,7 +326,9 @@ impl ExecutorService for Executors {
             Some(pb::step_report::Report::Complete(request)) => complete(request),
             Some(pb::step_report::Report::Fail(request)) => fail(request),
             Some(pb::step_report::Report::Yield(request)) => give_back(request),
-            None => Err(Refused::new(Reason::FieldInvalid, "report: one of complete, fail, yield must be set")),
+            None => {
+                Err(Refused::new(Reason::FieldInvalid, "report: one of complete, fail, yield must be set"))
+            }
         });
         let reports = reports.collect();
         let (verdicts, next) = self.report(&request.session_id, reports, request.next.as_ref()).await?;

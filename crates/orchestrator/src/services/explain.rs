@@ -64,11 +64,12 @@ impl About<'_> {
         let (waiting_for, since, until, sentence) = self.standing();
         let heard = self.known.heard.get(&self.number).copied();
         let open = self.definition.needs.iter().filter(|need| !self.found.run.steps[**need].state.is_done());
-        let attempt = shown.live_attempt.clone().or_else(|| shown.attempts.last().cloned()).map(|mut attempt| {
-            let silent = heard.filter(|_| self.step.state.is_leased()).map(|heard| self.now.since(heard));
-            attempt.silence = silent.map(codec::span);
-            attempt
-        });
+        let attempt =
+            shown.live_attempt.clone().or_else(|| shown.attempts.last().cloned()).map(|mut attempt| {
+                let silent = heard.filter(|_| self.step.state.is_leased()).map(|heard| self.now.since(heard));
+                attempt.silence = silent.map(codec::span);
+                attempt
+            });
         pb::StepExplanation {
             step: self.definition.name.clone(),
             state: shown.state,
@@ -92,7 +93,9 @@ impl About<'_> {
         let name = &self.definition.name;
         let paused = self.found.run.state == RunState::Paused;
         match self.step.state {
-            StepState::Pending => (WaitingFor::Needs, None, None, format!("{name} waits for the steps that it needs")),
+            StepState::Pending => {
+                (WaitingFor::Needs, None, None, format!("{name} waits for the steps that it needs"))
+            }
             StepState::Ready(since) if paused => {
                 let sentence = format!("{name} is ready, but the run is paused: ResumeRun lets it go on");
                 (WaitingFor::Resume, Some(since), self.step.deadline, sentence)
@@ -109,7 +112,8 @@ impl About<'_> {
             }
             StepState::BackingOff(until) => {
                 let why = self.step.error.as_ref().map_or("", |error| error.message.as_str());
-                let ended = self.step.attempts.last().and_then(|attempt| attempt.end.as_ref()).map(|end| end.at);
+                let ended =
+                    self.step.attempts.last().and_then(|attempt| attempt.end.as_ref()).map(|end| end.at);
                 let sentence = format!(
                     "{name} is tried again in {} (attempt {} ended: {why})",
                     human(until.since(self.now)),
@@ -136,7 +140,8 @@ impl About<'_> {
         };
         let executor = &attempt.executor;
         let since = attempt.leased_at;
-        let deadline = [attempt.deadline, self.step.deadline, self.found.run.deadline].into_iter().flatten().min();
+        let deadline =
+            [attempt.deadline, self.step.deadline, self.found.run.deadline].into_iter().flatten().min();
         let heard = match self.known.heard.get(&self.number) {
             Some(heard) => format!("last heard of {} ago", human(self.now.since(*heard))),
             None => "looked after by another replica".to_owned(),
@@ -146,7 +151,10 @@ impl About<'_> {
         });
         match (self.found.run.directive(), self.step.state) {
             (Some(directive), _) => {
-                let sentence = format!("{name}: {executor} was told to {} and has not said yet that it did ({heard})", told(directive));
+                let sentence = format!(
+                    "{name}: {executor} was told to {} and has not said yet that it did ({heard})",
+                    told(directive)
+                );
                 (WaitingFor::Acknowledgement, Some(since), deadline, sentence)
             }
             (None, StepState::Leased) => {
@@ -234,10 +242,13 @@ fn actions(run: &Run) -> Vec<pb::SuggestedAction> {
         }]
     };
     match run.state {
-        RunState::Paused => act("ResumeRun", "resume it when its cause is mended: budgets are fresh and checkpoints kept"),
-        RunState::Ended(Outcome::Failed | Outcome::TimedOut | Outcome::Cancelled) => {
-            act("RetryRun", "retry it when its cause is mended: finished steps stay, others go on from their checkpoints")
+        RunState::Paused => {
+            act("ResumeRun", "resume it when its cause is mended: budgets are fresh and checkpoints kept")
         }
+        RunState::Ended(Outcome::Failed | Outcome::TimedOut | Outcome::Cancelled) => act(
+            "RetryRun",
+            "retry it when its cause is mended: finished steps stay, others go on from their checkpoints",
+        ),
         RunState::Running | RunState::Stopping(_) | RunState::Ended(Outcome::Succeeded) => Vec::new(),
     }
 }

@@ -68,7 +68,10 @@ impl Shared {
     }
 
     /// Submits runs that were validated; each is answered on its own.
-    async fn create(&self, runs: Vec<(Arc<Workflow>, NewRun)>) -> Result<Vec<Result<bool, Refused>>, Refused> {
+    async fn create(
+        &self,
+        runs: Vec<(Arc<Workflow>, NewRun)>,
+    ) -> Result<Vec<Result<bool, Refused>>, Refused> {
         let commands = runs.into_iter().map(|(workflow, run)| Asked {
             run: run.id,
             workflow: Some(workflow),
@@ -85,7 +88,10 @@ impl Shared {
 }
 
 fn run_unknown(id: RunId) -> Refused {
-    Refused::new(Reason::RunUnknown, format!("run {id} does not exist: check the id, or list runs with ListRuns"))
+    Refused::new(
+        Reason::RunUnknown,
+        format!("run {id} does not exist: check the id, or list runs with ListRuns"),
+    )
 }
 
 /// Refuses modalities that no step of the workflow makes.

@@ -52,7 +52,11 @@ impl Runs {
         problems.check(request.deadline.is_some(), "deadline", "must be set");
         let to = problems.deadline(request.deadline.as_ref(), self.0.clock.now());
         let target = Target::try_from(request.target).unwrap_or(Target::Unspecified);
-        problems.check(target != Target::Unspecified, "target", "must be TARGET_RUN, TARGET_STEP or TARGET_ATTEMPT");
+        problems.check(
+            target != Target::Unspecified,
+            "target",
+            "must be TARGET_RUN, TARGET_STEP or TARGET_ATTEMPT",
+        );
         problems.finish()?;
         let Some(to) = to else { return Err(Refused::new(Reason::FieldInvalid, "deadline: must be set")) };
         let which = match target {

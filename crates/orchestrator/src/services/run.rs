@@ -31,7 +31,10 @@ pub struct Runs(pub Shared);
 impl Runs {
     async fn workflow(&self, name: &str, version: &str) -> Result<Arc<Workflow>, Refused> {
         let unknown = |what: String| {
-            Refused::new(Reason::WorkflowUnknown, format!("{what} is not loaded: see ListWorkflows for what is"))
+            Refused::new(
+                Reason::WorkflowUnknown,
+                format!("{what} is not loaded: see ListWorkflows for what is"),
+            )
         };
         if version.is_empty() {
             return self.0.workflows.current(name).ok_or_else(|| unknown(format!("workflow {name}")));
@@ -78,8 +81,9 @@ impl Runs {
             return Ok(pb::CreateRunResponse { run: Some(self.preview(&workflow, run)), created: true });
         }
         let mut created = self.0.create(vec![(workflow, run)]).await?;
-        let created =
-            created.pop().unwrap_or_else(|| Err(Refused::new(Reason::Internal, "the request was not answered")))?;
+        let created = created
+            .pop()
+            .unwrap_or_else(|| Err(Refused::new(Reason::Internal, "the request was not answered")))?;
         Ok(pb::CreateRunResponse { run: Some(self.0.basic(id).await?), created })
     }
 
@@ -89,7 +93,8 @@ impl Runs {
         let command = longtake_engine::Command::Create(Arc::new(run));
         let mut made = None;
         longtake_engine::decide::apply(workflow, id, &mut made, &command, now);
-        made.map(|made| codec::run_to_proto(workflow, &made, &BTreeMap::new(), Detail::Basic)).unwrap_or_default()
+        made.map(|made| codec::run_to_proto(workflow, &made, &BTreeMap::new(), Detail::Basic))
+            .unwrap_or_default()
     }
 
     async fn list(&self, request: pb::ListRunsRequest) -> Result<pb::ListRunsResponse, Refused> {
@@ -111,7 +116,8 @@ impl Runs {
         problems.finish()?;
         let before = page_start(&request.page_token, &filter_hash)?;
         let workflow = Some(request.workflow).filter(|name| !name.is_empty());
-        let filter = ListFilter { workflow, states, labels, created_after, created_before, before, limit: limit + 1 };
+        let filter =
+            ListFilter { workflow, states, labels, created_after, created_before, before, limit: limit + 1 };
         let mut ids = self.0.reads.list_runs(&filter).await?;
         let more = ids.len() > limit;
         ids.truncate(limit);
@@ -123,9 +129,10 @@ impl Runs {
                 .into_iter()
                 .map(|found| (found.run.request.id, found))
                 .collect();
-        let runs = wanted.iter().filter_map(|id| found.remove(id)).map(|found| {
-            codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Summary)
-        });
+        let runs = wanted
+            .iter()
+            .filter_map(|id| found.remove(id))
+            .map(|found| codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Summary));
         let runs = runs.collect();
         let next_page_token = match last.filter(|_| more) {
             Some(last) => page_token(last.0, &filter_hash),
@@ -229,7 +236,10 @@ impl RunService for Runs {
         Ok(Response::new(self.create(request.into_inner()).await?))
     }
 
-    async fn get_run(&self, request: Request<pb::GetRunRequest>) -> Result<Response<pb::GetRunResponse>, Status> {
+    async fn get_run(
+        &self,
+        request: Request<pb::GetRunRequest>,
+    ) -> Result<Response<pb::GetRunResponse>, Status> {
         let request = request.into_inner();
         let id = validate::run_id(&request.run_id)?;
         let detail = match pb::RunView::try_from(request.view) {

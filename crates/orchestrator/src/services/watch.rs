@@ -73,7 +73,8 @@ async fn follow(shared: &Shared, id: RunId, mut after: i64, updates: &Updates) -
             return Ok(());
         }
         let steps = found.progress.iter().filter(|(step, _)| found.run.steps[**step].state.is_leased());
-        let steps = steps.map(|(step, progress)| (found.workflow.steps[*step].name.clone(), progress.clone()));
+        let steps =
+            steps.map(|(step, progress)| (found.workflow.steps[*step].name.clone(), progress.clone()));
         let progress = pb::RunProgress { steps: steps.collect() };
         if !progress.steps.is_empty() && told.as_ref() != Some(&progress) {
             if !send(updates, Update::Progress(progress.clone())).await {

@@ -46,13 +46,15 @@ impl WorkflowService for WorkflowCatalog {
         problems.finish()?;
         // The name of the last workflow of the page before is all that a page needs to know.
         let all = self.0.workflows.all();
-        let known = request.page_token.is_empty() || all.iter().any(|(workflow, _)| workflow.name == request.page_token);
+        let known = request.page_token.is_empty()
+            || all.iter().any(|(workflow, _)| workflow.name == request.page_token);
         if !known {
             let message = "page_token is not one of this list: start again without one";
             return Err(Refused::new(Reason::PageTokenInvalid, message).into());
         }
         let rest = all.iter().filter(|(workflow, _)| workflow.name > request.page_token);
-        let page: Vec<_> = rest.clone().take(limit).map(|(workflow, at)| to_proto(workflow, Some(*at), false)).collect();
+        let page: Vec<_> =
+            rest.clone().take(limit).map(|(workflow, at)| to_proto(workflow, Some(*at), false)).collect();
         let more = rest.count() > page.len();
         let next_page_token = page.last().filter(|_| more).map(|last| last.name.clone()).unwrap_or_default();
         Ok(Response::new(pb::ListWorkflowsResponse { workflows: page, next_page_token }))
@@ -65,7 +67,8 @@ impl WorkflowService for WorkflowCatalog {
         let request = request.into_inner();
         let mut problems = Problems::default();
         problems.text("name", &request.name, 1, 63);
-        let version = Some(&request.version).filter(|version| !version.is_empty()).map(|text| text.parse::<Version>());
+        let version =
+            Some(&request.version).filter(|version| !version.is_empty()).map(|text| text.parse::<Version>());
         problems.check(!matches!(version, Some(Err(_))), "version", "must be 64 hexadecimal digits");
         problems.finish()?;
         let current = self.0.workflows.all().into_iter().find(|(workflow, _)| workflow.name == request.name);
@@ -80,7 +83,8 @@ impl WorkflowService for WorkflowCatalog {
             _ => current.map(|(workflow, at)| to_proto(&workflow, Some(at), true)),
         };
         let unknown = || {
-            let message = format!("workflow {} (or this version of it) is not loaded: see ListWorkflows", request.name);
+            let message =
+                format!("workflow {} (or this version of it) is not loaded: see ListWorkflows", request.name);
             Refused::new(Reason::WorkflowUnknown, message)
         };
         Ok(Response::new(pb::GetWorkflowResponse { workflow: Some(found.ok_or_else(unknown)?) }))
