@@ -4,18 +4,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use longtake_proto::v1::{GetRunRequest, Run, RunView, run};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::call::CallFailed;
 use crate::connect::{Server, ServerUrl};
 use crate::exit::Exit;
-use crate::follow::Follow;
+use crate::follow::{Follow, Seen};
 use crate::progress::{Screen, Style, is_terminal_state, run_state};
 
 /// How often the clocks on the screen move.
 const REDRAW: Duration = Duration::from_millis(250);
+
+/// How many updates wait for a slow terminal.
+const UPDATES_WAITING_MAX: usize = 64;
 
 /// How it ended.
 pub(crate) enum Attended {
@@ -27,7 +31,7 @@ pub(crate) enum Attended {
 
 /// For those who have nothing to say beside a run.
 pub(crate) fn no_notes() -> UnboundedReceiver<String> {
-    tokio::sync::mpsc::unbounded_channel().1
+    mpsc::unbounded_channel().1
 }
 
 /// What is attended, and how.
@@ -55,20 +59,22 @@ impl Attend<'_> {
         let server = Server::connect(self.urls).await?;
         let run = read_run(&server, self.run_id, RunView::Basic).await?;
         let after = self.after.unwrap_or(run.event_number);
-        let mut follow = Follow::start(&server, self.urls, &run, after, self.patience).await?;
+        let follow = Follow::start(&server, self.urls, &run, after, self.patience).await?;
+        let (tell, mut told) = mpsc::channel(UPDATES_WAITING_MAX);
+        let _following = AbortOnDropHandle::new(tokio::spawn(hand_on(follow, tell)));
         let mut screen = Screen::new(self.style, &run);
         let mut tick = interval(REDRAW);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => {
-                    screen.finish();
+                    screen.leave();
                     return Ok(Attended::Detached);
                 }
                 Some(note) = notes.recv() => screen.note(&note),
                 _ = tick.tick() => screen.redraw(),
-                seen = follow.next() => match seen? {
-                    Some(seen) => screen.see(&seen)?,
+                seen = told.recv() => match seen {
+                    Some(seen) => screen.see(&seen?)?,
                     None => break,
                 },
             }
@@ -87,11 +93,23 @@ impl Attend<'_> {
             };
             match read {
                 Ok(run) => return Ok(Attended::Ended(Box::new(run))),
-                Err(error) if Exit::of_error(&error) != Exit::Unavailable || since.elapsed() > self.patience => {
+                Err(error)
+                    if Exit::of_error(&error) != Exit::Unavailable || since.elapsed() > self.patience =>
+                {
                     return Err(error);
                 }
                 Err(_) => tokio::time::sleep(REDRAW).await,
             }
+        }
+    }
+}
+
+/// Follows in a task of its own: looking for a lost server must not begin anew with every tick of the screen.
+async fn hand_on(mut follow: Follow, tell: mpsc::Sender<anyhow::Result<Seen>>) {
+    while let Some(seen) = follow.next().await.transpose() {
+        let failed = seen.is_err();
+        if tell.send(seen).await.is_err() || failed {
+            return;
         }
     }
 }

@@ -50,9 +50,13 @@ fn broken_way(status: &Status) -> bool {
 
 impl fmt::Display for CallFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}", self.doing, self.reason())?;
         let details = self.status.get_error_details();
-        for violation in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
+        let bad = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+        let reason = self.reason();
+        // Where the message says them all, they are said once, one per line.
+        let said = !bad.is_empty() && bad.iter().all(|violation| reason.contains(&violation.description));
+        write!(f, "cannot {}: {}", self.doing, if said { "these fields are refused" } else { &reason })?;
+        for violation in bad {
             write!(f, "\n  {}: {}", violation.field, violation.description)?;
         }
         for violation in details.precondition_failure().iter().flat_map(|failure| &failure.violations) {

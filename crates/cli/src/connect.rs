@@ -52,7 +52,9 @@ impl FromStr for ServerUrl {
         let uri = Uri::from_str(&whole).map_err(|error| format!("{text:?} is no address: {error}"))?;
         match (uri.scheme_str(), uri.authority()) {
             (Some("http"), Some(authority)) if authority.port_u16().is_some() => Ok(ServerUrl(uri)),
-            (Some("http"), _) => Err(format!("{text:?} names no port: write for example http://127.0.0.1:50051")),
+            (Some("http"), _) => {
+                Err(format!("{text:?} names no port: write for example http://127.0.0.1:50051"))
+            }
             _ => Err(format!("{text:?}: only http:// is spoken; put a proxy that speaks TLS in front of it")),
         }
     }

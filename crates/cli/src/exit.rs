@@ -134,7 +134,10 @@ mod tests {
         use Exit::*;
         for exit in [Done, Failed, Usage, NotFound, Unavailable, Refused, Fault, Interrupted] {
             let number = (exit as u8).to_string();
-            assert!(HELP.lines().any(|line| line.trim_start().starts_with(&format!("{number}  "))), "{exit:?}");
+            assert!(
+                HELP.lines().any(|line| line.trim_start().starts_with(&format!("{number}  "))),
+                "{exit:?}"
+            );
         }
     }
 }

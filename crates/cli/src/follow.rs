@@ -96,7 +96,8 @@ impl Follow {
                     let code = status.code();
                     let failed = CallFailed::new(format!("watch run {}", self.run_id), status);
                     // Breaks look different, depending on where they happen.
-                    let broke = matches!(code, Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted);
+                    let broke =
+                        matches!(code, Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted);
                     if !failed.is_passing() && !broke {
                         return Err(failed.into());
                     }
@@ -145,7 +146,8 @@ impl Follow {
     async fn open(&self, server: &Server) -> anyhow::Result<Streaming<WatchRunResponse>> {
         let request = WatchRunRequest { run_id: self.run_id.clone(), after_event: self.after };
         let answer = server.runs().watch_run(request).await;
-        let answer = answer.map_err(|status| CallFailed::new(format!("watch run {}", self.run_id), status))?;
+        let answer =
+            answer.map_err(|status| CallFailed::new(format!("watch run {}", self.run_id), status))?;
         Ok(answer.into_inner())
     }
 }

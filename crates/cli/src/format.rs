@@ -124,10 +124,9 @@ impl When {
     pub(crate) fn resolve(self, now: &Timestamp) -> Timestamp {
         match self {
             When::At(time) => time,
-            When::In(span) => Timestamp {
-                seconds: now.seconds.saturating_add_unsigned(span.as_secs()),
-                nanos: now.nanos,
-            },
+            When::In(span) => {
+                Timestamp { seconds: now.seconds.saturating_add_unsigned(span.as_secs()), nanos: now.nanos }
+            }
         }
     }
 
@@ -135,10 +134,9 @@ impl When {
     pub(crate) fn resolve_back(self, now: &Timestamp) -> Timestamp {
         match self {
             When::At(time) => time,
-            When::In(span) => Timestamp {
-                seconds: now.seconds.saturating_sub_unsigned(span.as_secs()),
-                nanos: now.nanos,
-            },
+            When::In(span) => {
+                Timestamp { seconds: now.seconds.saturating_sub_unsigned(span.as_secs()), nanos: now.nanos }
+            }
         }
     }
 }

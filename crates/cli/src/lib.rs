@@ -19,6 +19,7 @@ mod output;
 pub mod postgres;
 mod progress;
 mod report;
+mod results;
 mod signals;
 mod stack;
 mod telemetry;

@@ -16,7 +16,7 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 
 /// A message as one JSON document over several lines.
 pub(crate) fn json<M: Message>(message: &M) -> io::Result<()> {
-    json_value(&json::of(message))
+    line(&json::document(message))
 }
 
 /// Any JSON as one document over several lines.
@@ -26,7 +26,7 @@ pub(crate) fn json_value(value: &serde_json::Value) -> io::Result<()> {
 
 /// A message as JSON in one line, for streams.
 pub(crate) fn json_line<M: Message>(message: &M) -> io::Result<()> {
-    line(&json::of(message).to_string())
+    line(&json::line(message))
 }
 
 /// Whether a person reads standard output.

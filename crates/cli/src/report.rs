@@ -19,16 +19,18 @@ const CONTENT: [(&str, &str); 6] = [
     ("manifest.json", "manifest"),
 ];
 
+/// The names of the files that people look at.
+pub(crate) fn content_names() -> [&'static str; 6] {
+    CONTENT.map(|(name, _)| name)
+}
+
 /// `SUCCEEDED in 41 s, spent $0.20, saved $0.00`, or why not.
 pub(crate) fn ending(run: &Run) -> String {
     let state = format::state(run_state(run.state).as_str_name());
     let took = run.create_time.as_ref().zip(run.end_time.as_ref());
     let took = took.map(|(from, to)| format!(" in {}", format::span(format::between(from, to))));
-    let money = format!(
-        "spent {}, saved {}",
-        format::money(run.spent.as_ref()),
-        format::money(run.saved.as_ref())
-    );
+    let money =
+        format!("spent {}, saved {}", format::money(run.spent.as_ref()), format::money(run.saved.as_ref()));
     let why = why(run);
     let colon = if why.is_empty() { "" } else { ": " };
     printable(&format!("{state}{}{colon}{why}; {money}", took.unwrap_or_default()))
@@ -38,7 +40,11 @@ pub(crate) fn ending(run: &Run) -> String {
 pub(crate) fn why(run: &Run) -> String {
     match &run.error {
         Some(StepError { message, .. }) if !message.is_empty() && *message != run.state_reason => {
-            [run.state_reason.as_str(), message].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
+            [run.state_reason.as_str(), message]
+                .into_iter()
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+                .join(": ")
         }
         _ => run.state_reason.clone(),
     }
@@ -82,7 +88,8 @@ fn files(run: &Run) -> Vec<(String, String)> {
 
 /// A local path where it is one.
 pub(crate) fn place(uri: &str) -> String {
-    let path = Url::parse(uri).ok().filter(|url| url.scheme() == "file").and_then(|url| url.to_file_path().ok());
+    let path =
+        Url::parse(uri).ok().filter(|url| url.scheme() == "file").and_then(|url| url.to_file_path().ok());
     path.map_or_else(|| uri.to_owned(), |path| path.display().to_string())
 }
 
@@ -111,12 +118,14 @@ pub(crate) fn whole(run: &Run) -> io::Result<()> {
         ("spent", (!is_terminal_state(state)).then(|| format::money(run.spent.as_ref()))),
     ];
     pairs.retain(|(_, value)| value.is_some());
-    let pairs: Vec<_> = pairs.into_iter().map(|(key, value)| (key.to_owned(), value.unwrap_or_default())).collect();
+    let pairs: Vec<_> =
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), value.unwrap_or_default())).collect();
     output::pairs(&pairs)?;
     output::line("")?;
     let rows: Vec<_> = run.steps.iter().map(|step| step_row(step, &now)).collect();
     output::table(["STEP", "STATE", "ATTEMPT", "DONE", "TOOK", "COST", "EXECUTOR", "WHY"], &rows)?;
-    let files: Vec<_> = run.steps.iter().flat_map(|step| step.artifacts.iter().map(|file| file_row(step, file))).collect();
+    let files: Vec<_> =
+        run.steps.iter().flat_map(|step| step.artifacts.iter().map(|file| file_row(step, file))).collect();
     if !files.is_empty() {
         output::line("")?;
         output::table(["OF", "FILE", "SIZE", "PLACE"], &files)?;
@@ -144,8 +153,14 @@ fn short(text: &str) -> String {
 
 fn step_row(step: &Step, now: &prost_types::Timestamp) -> [String; 8] {
     let state = step_state(step.state);
-    let done = step.progress.as_ref().filter(|progress| progress.total > 0);
-    let took = step.start_time.as_ref().map(|start| format::between(start, step.end_time.as_ref().unwrap_or(now)));
+    let progress = step.progress.as_ref().filter(|progress| progress.total > 0);
+    // The last progress of a step that is done may have come before its end.
+    let done = progress.map(|progress| match state {
+        step::State::Succeeded => format!("{0}/{0}", progress.total),
+        _ => format!("{}/{}", progress.done, progress.total),
+    });
+    let took =
+        step.start_time.as_ref().map(|start| format::between(start, step.end_time.as_ref().unwrap_or(now)));
     let last = step.live_attempt.as_ref().or_else(|| step.attempts.last());
     let why = match state {
         step::State::Skipped => step.skip_reason.clone(),
@@ -157,7 +172,7 @@ fn step_row(step: &Step, now: &prost_types::Timestamp) -> [String; 8] {
         step.name.clone(),
         format::state(state.as_str_name()).to_owned(),
         step.attempt.to_string(),
-        or_nothing(done.map(|progress| format!("{}/{}", progress.done, progress.total)).unwrap_or_default()),
+        or_nothing(done.unwrap_or_default()),
         or_nothing(took.map(format::span).unwrap_or_default()),
         format::money(step.cost.as_ref()),
         or_nothing(last.map(|attempt| attempt.executor.clone()).unwrap_or_default()),

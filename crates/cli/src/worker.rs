@@ -51,8 +51,11 @@ fn config(artifacts: Option<&str>) -> anyhow::Result<MediaConfig> {
 /// # Errors
 /// The configuration cannot be used, or the server refuses this executor.
 pub(crate) async fn work(options: WorkerOptions, stop: CancellationToken) -> anyhow::Result<()> {
-    let media = Media::open(config(options.artifacts.as_deref())?).context("the content steps cannot start")?;
-    let [first, ..] = options.servers.as_slice() else { return Err(Ended::usage("--server names no server")) };
+    let media =
+        Media::open(config(options.artifacts.as_deref())?).context("the content steps cannot start")?;
+    let [first, ..] = options.servers.as_slice() else {
+        return Err(Ended::usage("--server names no server"));
+    };
     let mut config = Config::new(first.as_str()).slots(options.slots);
     config.servers = options.servers;
     config.drain_grace = options.grace;

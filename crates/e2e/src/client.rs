@@ -133,7 +133,7 @@ fn shown(run: &v1::Run) -> String {
     let mut text = format!("run {:?} {}", run.state(), run.state_reason);
     for step in &run.steps {
         let done = step.checkpoint.as_ref().and_then(|stored| stored.checkpoint.as_ref()).map_or(0, |it| it.done);
-        let causes: Vec<_> = step.attempts.iter().map(|attempt| attempt.cause()).collect();
+        let causes: Vec<_> = step.attempts.iter().map(v1::Attempt::cause).collect();
         text.push_str(&format!("\n  {} {:?}, {done} done, attempts {causes:?}", step.name, step.state()));
         if let Some(error) = &step.error {
             text.push_str(&format!(", {}: {}", error.code, error.message));

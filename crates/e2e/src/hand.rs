@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::{Client, span};
+use crate::{Client, eventually, span};
 
 /// One session. It does nothing by itself: no heartbeat, no retry.
 #[derive(Debug, Clone)]
@@ -57,14 +57,18 @@ impl Hand {
         Ok(self.client.executors().poll_steps(self.poll_request(wait)).await?.into_inner())
     }
 
-    /// Gets a step that is, or will soon be, ready.
+    /// Gets a step that is, or will soon be, ready. A session that has ended is told so by an empty answer: the next poll opens it
+    /// again.
     ///
     /// # Panics
     /// When there is none.
     pub async fn lease(&self) -> StepLease {
-        let mut leases = self.poll(Duration::from_secs(20)).await.expect("the poll is answered").leases;
-        assert_eq!(leases.len(), 1, "{} got {} leases", self.name, leases.len());
-        leases.remove(0)
+        eventually(Duration::from_secs(20), async || {
+            let mut answer = self.poll(Duration::from_secs(10)).await.map_err(|status| status.to_string())?;
+            assert!(answer.leases.len() <= 1, "{} asked for one step", self.name);
+            answer.leases.pop().ok_or_else(|| "no step is ready".to_owned())
+        })
+        .await
     }
 
     /// Gets a step and tells the server that it works on it.

@@ -39,7 +39,7 @@ async fn a_request_is_submitted_and_waited_for() {
     let submit = ["submit", QUERY, "--modality", "text", "--file", notes.to_str().expect("a path"), "--wait"];
     let waited = cli(&server, &submit).await;
     assert_eq!(waited.code, Some(0), "{waited:?}");
-    for part in ["script.md", "narration", "manifest", "$0.017", "$0.183"] {
+    for part in ["script\t", "narration\t", "manifest\t", "$0.017", "$0.183"] {
         assert!(waited.out.contains(part), "{part} is not in {waited:?}");
     }
     let made = waited.out.lines().find_map(|line| line.strip_prefix("script\t")).expect("where the script is");
@@ -227,7 +227,7 @@ async fn a_schema_goes_up_and_down_and_a_server_needs_one() {
     let definitions = definitions.to_str().expect("a path");
     let serve = ["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "off", "--workflows"];
     let empty = longtake(&[&serve[..], &[definitions, "--database-url", url, "--no-migrate"]].concat()).await;
-    assert!(empty.code != Some(0) && empty.err.contains("longtake migrate"), "{empty:?}");
+    assert!(empty.code != Some(0) && empty.err.contains("migrations"), "{empty:?}");
     let nowhere = "postgresql://nobody@127.0.0.1:1/none";
     let unreachable = longtake(&[&serve[..], &[definitions, "--database-url", nowhere]].concat()).await;
     assert_eq!(unreachable.code, Some(4), "{unreachable:?}");
@@ -255,7 +255,7 @@ async fn one_command_makes_content_on_this_machine_and_stops_everything() {
     };
     let first = make(&[QUERY, "--modality", "text"]).await;
     assert_eq!(first.code, Some(0), "{first:?}");
-    for part in ["script", "narration", "manifest", "$0.017", "$0.183"] {
+    for part in ["script\t", "narration\t", "manifest\t", "$0.017", "$0.183"] {
         assert!(first.out.contains(part), "{part} is not in {first:?}");
     }
     let notes = world.dir().join("notes.md");

@@ -223,7 +223,7 @@ pub enum Refusal {
     NotReady,
     /// The server took the lease back and the step went on, or will go on, without this attempt.
     #[error(
-        "the lease of attempt {attempt} ended ({}), and the step's latest attempt is {current}: stop work, its results are not wanted",
+        "the lease of attempt {attempt} ended ({}), and the latest attempt is {current}: stop work, it has no effect",
         .cause.as_str()
     )]
     LeaseSuperseded {
@@ -264,9 +264,9 @@ impl Report {
     /// The checkpoint that it carries.
     pub fn checkpoint(&self) -> Option<&NewCheckpoint> {
         match self {
-            Report::Heartbeat { checkpoint } | Report::Fail { checkpoint, .. } | Report::Yield { checkpoint, .. } => {
-                checkpoint.as_ref()
-            }
+            Report::Heartbeat { checkpoint }
+            | Report::Fail { checkpoint, .. }
+            | Report::Yield { checkpoint, .. } => checkpoint.as_ref(),
             Report::Complete { .. } => None,
         }
     }

@@ -1,4 +1,4 @@
-//! What can happen to a run. History is a list of these; the state is their fold ([`crate::evolve`]).
+//! What can happen to a run. History is a list of these; the state is their fold ([`crate::evolve()`]).
 //!
 //! An event states a decision with everything that following it needs: no reader has to know the definition, the clock or
 //! the rules of the day on which it was decided.

@@ -7,8 +7,8 @@ use crate::event::{Event, EventKind};
 use crate::ids::{RequestId, StepNo};
 use crate::money::Money;
 use crate::run::{
-    Attempt, AttemptEnd, Cause, Checkpoint, Outcome, REMEMBERED_CALLS, Run, RunState, Step, StepError, StepState,
-    Used,
+    Attempt, AttemptEnd, Cause, Checkpoint, Outcome, REMEMBERED_CALLS, Run, RunState, Step, StepError,
+    StepState, Used,
 };
 use crate::time::Timestamp;
 
@@ -223,7 +223,13 @@ impl Step {
     }
 
     /// Ends the live attempt, books its cost, and counts the way back.
-    fn end_attempt(&mut self, cause: Option<Cause>, error: Option<StepError>, cost: Option<Money>, at: Timestamp) {
+    fn end_attempt(
+        &mut self,
+        cause: Option<Cause>,
+        error: Option<StepError>,
+        cost: Option<Money>,
+        at: Timestamp,
+    ) {
         let Some(cause) = cause else { return };
         let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.end.is_none()) else { return };
         attempt.end = Some(AttemptEnd { at, cause, error });

@@ -32,7 +32,13 @@ pub enum Spent {
 }
 
 /// Judges the end of the live attempt of `step` by `cause`, which is not yet counted.
-pub fn judge(definition: &Definition, step: &Step, cause: Cause, asked: Option<Duration>, jitter: u64) -> Verdict {
+pub fn judge(
+    definition: &Definition,
+    step: &Step,
+    cause: Cause,
+    asked: Option<Duration>,
+    jitter: u64,
+) -> Verdict {
     let mut used = step.used;
     used.count(cause);
     if let Some(spent) = spent(definition, &used, step.attempt().saturating_sub(step.attempts_before)) {

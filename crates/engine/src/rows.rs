@@ -66,7 +66,12 @@ impl Rows {
         let fresh = |step: &StepNo, since: &Timestamp| self.ready.get(step) != Some(since);
         let stale = |step: &StepNo, since: &Timestamp| after.ready.get(step) != Some(since);
         Changes {
-            ready: after.ready.iter().filter(|(step, at)| fresh(step, at)).map(|(step, at)| (*step, *at)).collect(),
+            ready: after
+                .ready
+                .iter()
+                .filter(|(step, at)| fresh(step, at))
+                .map(|(step, at)| (*step, *at))
+                .collect(),
             unready: self.ready.iter().filter(|(step, at)| stale(step, at)).map(|(step, _)| *step).collect(),
             set: after
                 .timers

@@ -1,4 +1,4 @@
-//! The state of a run. Built only by [`crate::evolve`]; nothing else changes it.
+//! The state of a run. Built only by [`crate::evolve()`]; nothing else changes it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -14,6 +14,7 @@ mod serve;
 pub mod services;
 pub mod stored;
 pub mod telemetry;
+mod unreadable;
 pub mod validate;
 pub mod workflows;
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Response;
 use longtake_proto::v1::content_service_server::ContentServiceServer;
 use longtake_proto::v1::executor_service_server::ExecutorServiceServer;
 use longtake_proto::v1::run_service_server::RunServiceServer;
@@ -11,8 +12,11 @@ use longtake_store::Store;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -20,6 +24,7 @@ use crate::config::{Config, Limits};
 use crate::lane::{self, Hubs};
 use crate::services::{Content, Executors, Runs, Shared, WorkflowCatalog};
 use crate::telemetry::call_span;
+use crate::unreadable;
 use crate::workflows::{Workflows, WorkflowsError};
 
 /// A server could not start, or broke.
@@ -158,11 +163,14 @@ async fn late(stop: &CancellationToken, drain: std::time::Duration) {
     tokio::time::sleep(drain).await;
 }
 
+type ToResponse = fn(Response<Body>) -> Response<Body>;
+type Layers = Stack<MapResponseLayer<ToResponse>, Identity>;
+
 async fn router(
     shared: Shared,
     limits: &Limits,
     stop: &CancellationToken,
-) -> Result<tonic::transport::server::Router, ServeError> {
+) -> Result<tonic::transport::server::Router<Layers>, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names = [
         "",
@@ -201,6 +209,7 @@ async fn router(
         .max_connection_age(limits.connection_age)
         .tcp_nodelay(true)
         .trace_fn(call_span)
+        .layer(MapResponseLayer::new(unreadable::refused as ToResponse))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -45,9 +45,11 @@ pub(crate) enum Outcome {
     Refused,
     /// Not done because of other writers; asking again may help.
     Conflict,
-    /// Not done, because it took too long.
+    /// Not done, because it took too long or too much.
     Late,
-    /// Not done, because the database cannot work at the moment: read-only, out of space or memory, starting.
+    /// Not done, because the connection's prepared statements are of no use any more; a new connection helps.
+    Stale,
+    /// Not done, because the database cannot write at the moment: it is read-only, or its disk is full.
     Passing,
     /// Nobody knows whether it was done.
     Unknown,
@@ -59,24 +61,24 @@ pub(crate) fn outcome(error: &sqlx::Error) -> Outcome {
         return match error {
             // Nothing was sent.
             sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => Outcome::Refused,
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Outcome::Passing,
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Outcome::Late,
             _ => Outcome::Unknown,
         };
     };
-    let fatal = database
-        .try_downcast_ref::<PgDatabaseError>()
-        .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic));
-    // An ERROR rolled the statement back; FATAL ends the connection, perhaps after the commit.
-    if fatal {
+    let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+    // An ERROR rolls the statement back. FATAL ends the connection, perhaps after the commit.
+    if matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic)) {
         return Outcome::Unknown;
     }
-    let code = database.code().unwrap_or_default();
-    match (&code.as_bytes().get(..2), code.as_ref()) {
-        (Some(b"08"), _) | (_, "57P01" | "57P02" | "57P03") => Outcome::Unknown,
-        // Read-only: a standby, or an operator's doing. A cached plan that a migration made useless.
-        (Some(b"53" | b"58"), _) | (_, "25006" | "0A000" | "26000") => Outcome::Passing,
-        (Some(b"40"), _) | (_, "23505") => Outcome::Conflict,
-        (_, "55P03" | "57014") => Outcome::Late,
+    match database.code().unwrap_or_default().as_ref() {
+        "57P01" | "57P02" | "57P03" => Outcome::Unknown,
+        code if code.starts_with("08") => Outcome::Unknown,
+        "25006" | "53100" => Outcome::Passing,
+        "0A000" | "26000" => Outcome::Stale,
+        "55P03" | "57014" => Outcome::Late,
+        code if code.starts_with("53") || code.starts_with("58") => Outcome::Late,
+        "23505" => Outcome::Conflict,
+        code if code.starts_with("40") => Outcome::Conflict,
         _ => Outcome::Refused,
     }
 }
@@ -87,7 +89,7 @@ impl Error {
         let answer = Answer::of(error);
         match outcome(error) {
             Outcome::Conflict => Error::Conflict { doing, answer },
-            Outcome::Passing | Outcome::Late | Outcome::Unknown => Error::Outage { doing, answer },
+            Outcome::Late | Outcome::Stale | Outcome::Passing | Outcome::Unknown => Error::Outage { doing, answer },
             Outcome::Refused => {
                 let missing = matches!(code(error).as_deref(), Some("42P01" | "42703" | "3F000"));
                 let hint = if missing { ": the schema is missing or older than this binary; run its migrations" } else { "" };
@@ -120,7 +122,8 @@ impl Answer {
             text.push_str(&format!(", {what} {name}"));
         }
         // Messages of these classes speak of the server, never of a statement or a value.
-        if database.code().is_some_and(|code| ["08", "28", "3D", "53", "57", "58"].contains(&&code[..2])) {
+        let speaks_of_server = ["08", "28", "3D", "53", "57", "58"];
+        if database.code().is_some_and(|code| speaks_of_server.iter().any(|class| code.starts_with(class))) {
             text.push_str(&format!(": {}", database.message()));
         }
         Answer(text)

@@ -89,7 +89,7 @@ impl Line {
         }
         match done.as_ref().map_err(outcome) {
             Ok(_) | Err(Outcome::Refused | Outcome::Conflict | Outcome::Late) => self.live = Some(connection),
-            Err(Outcome::Passing | Outcome::Unknown) => drop(connection),
+            Err(Outcome::Stale | Outcome::Passing | Outcome::Unknown) => drop(connection),
         }
         done
     }

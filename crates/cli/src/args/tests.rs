@@ -20,7 +20,10 @@ fn command_lines() {
         ("run bees --query bees", Some(ArgumentConflict)),
         ("run bees --modality smell", Some(InvalidValue)),
         ("run bees --slots 0", Some(ValueValidation)),
-        ("dev --slots 4 --grpc-listen 127.0.0.1:0 --http-listen off --workflows w --artifacts s3://b/p", None),
+        (
+            "dev --slots 4 --grpc-listen 127.0.0.1:0 --http-listen off --workflows w --artifacts s3://b/p",
+            None,
+        ),
         ("dev --http-listen nowhere", Some(ValueValidation)),
         ("serve --database-url postgresql://x --grpc-listen 0.0.0.0:1", None),
         ("serve --grpc-listen localhost", Some(ValueValidation)),

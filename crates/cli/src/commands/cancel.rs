@@ -24,6 +24,11 @@ pub(super) async fn execute(args: CancelArgs, global: &Global) -> anyhow::Result
     let request_id = args.call.request_id();
     let request = CancelRunRequest { run_id, request_id, reason: args.reason };
     let server = Server::connect(&global.server).await?;
-    let answer = server.runs().cancel_run(request).await.map_err(|status| CallFailed::new(doing, status))?.into_inner();
+    let answer = server
+        .runs()
+        .cancel_run(request)
+        .await
+        .map_err(|status| CallFailed::new(doing, status))?
+        .into_inner();
     super::print_operated(global, &answer, answer.run.as_ref())
 }

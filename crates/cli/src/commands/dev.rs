@@ -48,7 +48,11 @@ pub(super) async fn execute(args: DevArgs, global: &Global) -> anyhow::Result<Ex
         Err(_) if stop.gently.is_cancelled() => return Ok(Exit::Interrupted),
         Err(error) => return Err(error),
     };
-    if global.json { print_json(&stack, &options)? } else { print(&stack, &options)? }
+    if global.json {
+        print_json(&stack, &options)?;
+    } else {
+        print(&stack, &options)?;
+    }
     while let Some(notice) = tokio::select! {
         notice = stack.next_notice() => notice,
         () = stop.gently.cancelled() => None,
@@ -69,7 +73,8 @@ fn show(notice: Notice) {
 }
 
 fn print(stack: &Stack, options: &StackOptions) -> std::io::Result<()> {
-    let http = options.http_listen.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/readyz"));
+    let http =
+        options.http_listen.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/readyz"));
     let database = match &options.database_url {
         Some(_) => "the one that was named".to_owned(),
         None => stack.database_url.clone(),

@@ -50,7 +50,11 @@ pub(super) async fn execute(args: EventsArgs, global: &Global) -> anyhow::Result
         let kind = event.kind.as_ref();
         [
             event.number.to_string(),
-            event.time.as_ref().map(|time| format!("{} {}", date(time), format::clock(time))).unwrap_or_default(),
+            event
+                .time
+                .as_ref()
+                .map(|time| format!("{} {}", date(time), format::clock(time)))
+                .unwrap_or_default(),
             kind.map(subject).unwrap_or_default().to_owned(),
             kind.map_or_else(|| "an event that this program does not know".to_owned(), sentence),
         ]

@@ -46,14 +46,15 @@ pub(crate) struct ExecutorArgs {
 pub(super) async fn execute(args: ExecutorArgs, global: &Global) -> anyhow::Result<Exit> {
     let queues: Vec<&str> = args.queues.iter().map(String::as_str).collect();
     if let Some(unknown) = queues.iter().find(|queue| !QUEUES.contains(queue)) {
-        return Err(Ended::usage(format!("no step of this program serves the queue {unknown:?}: it has {}", QUEUES.join(", "))));
+        return Err(Ended::usage(format!(
+            "no step of this program serves the queue {unknown:?}: it has {}",
+            QUEUES.join(", ")
+        )));
     }
     if args.check {
         return check(&args, &queues, global).await;
     }
-    for problem in worker::problems(args.artifacts.as_deref(), &queues).await {
-        tracing::error!("this machine cannot do all of its work: {problem}");
-    }
+    tokio::spawn(complain(args.artifacts.clone(), args.queues.clone()));
     let stop = Stop::on_signals()?;
     if args.while_input_is_open {
         stop.also_when_input_ends();
@@ -66,10 +67,23 @@ pub(super) async fn execute(args: ExecutorArgs, global: &Global) -> anyhow::Resu
         artifacts: args.artifacts,
         grace: args.grace,
     };
-    tracing::info!(queues = args.queues.join(","), slots = args.slots, grace = format::span(args.grace), "executor starting");
+    tracing::info!(
+        queues = args.queues.join(","),
+        slots = args.slots,
+        grace = format::span(args.grace),
+        "executor starting"
+    );
     tokio::select! {
         worked = worker::work(options, stop.gently.clone()) => worked.map(|()| Exit::Done),
         () = stop.now.cancelled() => Ok(Exit::Interrupted),
+    }
+}
+
+/// Says what is missing here, beside the work: steps that need it fail, and say so too.
+async fn complain(artifacts: Option<String>, queues: Vec<String>) {
+    let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
+    for problem in worker::problems(artifacts.as_deref(), &queues).await {
+        tracing::error!("this machine cannot do all of its work: {problem}");
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) async fn execute(args: ExplainArgs, global: &Global) -> anyhow::Resul
     let run_id = args.run.id();
     let server = Server::connect(&global.server).await?;
     let answer = server.runs().explain_run(ExplainRunRequest { run_id: run_id.clone() }).await;
-    let answer = answer.map_err(|status| CallFailed::new(format!("explain run {run_id}"), status))?.into_inner();
+    let answer =
+        answer.map_err(|status| CallFailed::new(format!("explain run {run_id}"), status))?.into_inner();
     if global.json {
         output::json(&answer)?;
     } else {
@@ -61,7 +62,11 @@ fn advice(action: &SuggestedAction, server: &ServerUrl) -> Vec<String> {
         Some(command) if request.len() == 1 => format!("      longtake {command} {}", printable(run)),
         _ => {
             let request = serde_json::Value::Object(request).to_string().replace('\'', "'\\''");
-            format!("      grpcurl -plaintext -d '{request}' {} {}", server.authority(), printable(&action.method))
+            format!(
+                "      grpcurl -plaintext -d '{request}' {} {}",
+                server.authority(),
+                printable(&action.method)
+            )
         }
     });
     lines

@@ -109,7 +109,8 @@ pub(super) async fn execute(args: ListArgs, global: &Global) -> anyhow::Result<E
 }
 
 fn row(run: &Run, now: &prost_types::Timestamp) -> [String; 8] {
-    let took = run.create_time.as_ref().zip(run.end_time.as_ref()).map(|(from, to)| format::between(from, to));
+    let took =
+        run.create_time.as_ref().zip(run.end_time.as_ref()).map(|(from, to)| format::between(from, to));
     [
         run.run_id.clone(),
         run.workflow.clone(),

@@ -24,6 +24,7 @@ pub(super) async fn execute(args: PauseArgs, global: &Global) -> anyhow::Result<
     let request_id = args.call.request_id();
     let request = PauseRunRequest { run_id, request_id, reason: args.reason };
     let server = Server::connect(&global.server).await?;
-    let answer = server.runs().pause_run(request).await.map_err(|status| CallFailed::new(doing, status))?.into_inner();
+    let answer =
+        server.runs().pause_run(request).await.map_err(|status| CallFailed::new(doing, status))?.into_inner();
     super::print_operated(global, &answer, answer.run.as_ref())
 }

@@ -21,6 +21,11 @@ pub(super) async fn execute(args: ResumeArgs, global: &Global) -> anyhow::Result
     let request_id = args.call.request_id();
     let request = ResumeRunRequest { run_id, request_id };
     let server = Server::connect(&global.server).await?;
-    let answer = server.runs().resume_run(request).await.map_err(|status| CallFailed::new(doing, status))?.into_inner();
+    let answer = server
+        .runs()
+        .resume_run(request)
+        .await
+        .map_err(|status| CallFailed::new(doing, status))?
+        .into_inner();
     super::print_operated(global, &answer, answer.run.as_ref())
 }

@@ -26,6 +26,7 @@ pub(super) async fn execute(args: RetryArgs, global: &Global) -> anyhow::Result<
     let deadline = args.deadline.map(|when| when.resolve(&format::now()));
     let request = RetryRunRequest { run_id, request_id, deadline };
     let server = Server::connect(&global.server).await?;
-    let answer = server.runs().retry_run(request).await.map_err(|status| CallFailed::new(doing, status))?.into_inner();
+    let answer =
+        server.runs().retry_run(request).await.map_err(|status| CallFailed::new(doing, status))?.into_inner();
     super::print_operated(global, &answer, answer.run.as_ref())
 }

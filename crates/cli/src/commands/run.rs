@@ -19,7 +19,7 @@ use crate::exit::Exit;
 use crate::progress::Style;
 use crate::signals::Stop;
 use crate::stack::{Notice, Stack, StackArgs};
-use crate::{format, output, report, worker};
+use crate::{format, output, report, results, worker};
 
 /// What is shown to somebody who asks for nothing.
 const EXAMPLE: &str = include_str!("../../../../examples/photosynthesis.md");
@@ -48,7 +48,10 @@ pub(super) async fn execute(args: RunArgs, global: &Global) -> anyhow::Result<Ex
     let stop = Stop::on_signals()?;
     let problems = worker::problems(options.artifacts.as_deref(), &worker::QUEUES).await;
     if !problems.is_empty() {
-        output::note(&format!("This machine lacks something that the steps need:\n  {}", problems.join("\n  ")));
+        output::note(&format!(
+            "This machine lacks something that the steps need:\n  {}",
+            problems.join("\n  ")
+        ));
         return Ok(Exit::Failed);
     }
     output::note("Starting PostgreSQL, the server and the executors");
@@ -59,7 +62,10 @@ pub(super) async fn execute(args: RunArgs, global: &Global) -> anyhow::Result<Ex
     };
     let outcome = produce(&mut stack, request, &stop, global).await;
     if args.keep && outcome.is_ok() && !stop.gently.is_cancelled() {
-        output::note(&format!("Everything stays up until Ctrl-C: longtake --server {} list", stack.url.authority()));
+        output::note(&format!(
+            "Everything stays up until Ctrl-C: longtake --server {} list",
+            stack.url.authority()
+        ));
         stop.gently.cancelled().await;
     }
     let stopped = stack.stop(|_| {}).await;
@@ -93,6 +99,7 @@ async fn produce(
     global: &Global,
 ) -> anyhow::Result<Exit> {
     let server = Server::connect(std::slice::from_ref(&stack.url)).await?;
+    let query = request.student_query.clone();
     let run_id = submit_or_find(&server, request).await?;
     let (say, notes) = mpsc::unbounded_channel();
     let urls = [stack.url.clone()];
@@ -114,8 +121,14 @@ async fn produce(
             Ok(Exit::Interrupted)
         }
         Attended::Ended(run) => {
-            if global.json { super::submit::print_content(&run_id, &urls).await? } else { report::result(&run)? }
-            Ok(exit_of(&run))
+            let exit = exit_of(&run);
+            if global.json {
+                super::submit::print_content(&run_id, &urls).await?;
+            } else {
+                let folder = stack.data_dir.join("results").join(results::folder_name(&query, &run_id));
+                report::result(&results::copy_out(*run, &report::content_names(), &folder)?)?;
+            }
+            Ok(exit)
         }
     }
 }
@@ -144,11 +157,17 @@ async fn submit_or_find(server: &Server, request: SubmitContentRequest) -> anyho
     let others = unfinished.len() - usize::from(same.is_some());
     if others > 0 {
         let runs = if others == 1 { "run is" } else { "runs are" };
-        output::note(&format!("{others} unfinished {runs} carried on as well, for as long as this one takes"));
+        output::note(&format!(
+            "{others} unfinished {runs} carried on as well, for as long as this one takes"
+        ));
     }
     if let Some(run) = same {
-        let age = run.create_time.as_ref().map(|time| format::relative(time, &format::now())).unwrap_or_default();
-        output::note(&format!("Carrying on run {}, submitted {age}: nothing that is done is done again", run.run_id));
+        let age =
+            run.create_time.as_ref().map(|time| format::relative(time, &format::now())).unwrap_or_default();
+        output::note(&format!(
+            "Carrying on run {}, submitted {age}: nothing that is done is done again",
+            run.run_id
+        ));
         return Ok(run.run_id.clone());
     }
     let query = request.student_query.clone();
@@ -161,15 +180,23 @@ async fn submit_or_find(server: &Server, request: SubmitContentRequest) -> anyho
         .filter_map(|modality| Modality::try_from(*modality).ok())
         .map(|modality| modality.as_str_name().trim_start_matches("MODALITY_").to_lowercase())
         .collect();
-    output::note(&format!("Run {} makes {} of: {}", answer.run_id, made.join(" and "), output::printable(&query)));
+    output::note(&format!(
+        "Run {} makes {} of: {}",
+        answer.run_id,
+        made.join(" and "),
+        output::printable(&query)
+    ));
     Ok(answer.run_id)
 }
 
 /// Runs that an earlier stop interrupted.
 async fn unfinished(server: &Server) -> anyhow::Result<Vec<Run>> {
     let states = [run::State::Running, run::State::Paused, run::State::Stopping];
-    let request = ListRunsRequest { page_size: 1_000, states: states.map(i32::from).to_vec(), ..Default::default() };
+    let request =
+        ListRunsRequest { page_size: 1_000, states: states.map(i32::from).to_vec(), ..Default::default() };
     let answer = server.runs().list_runs(request).await;
-    let answer = answer.map_err(|status| CallFailed::new("list runs", status)).context("looking for unfinished runs")?;
+    let answer = answer
+        .map_err(|status| CallFailed::new("list runs", status))
+        .context("looking for unfinished runs")?;
     Ok(answer.into_inner().runs)
 }

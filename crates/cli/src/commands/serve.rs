@@ -49,9 +49,10 @@ pub(crate) type HttpListen = Option<SocketAddr>;
 pub(crate) fn parse_http_listen(text: &str) -> Result<HttpListen, String> {
     match text {
         "off" => Ok(None),
-        _ => text.parse().map(Some).map_err(|_| {
-            format!("{text:?} is no address: write for example 127.0.0.1:8080, or off")
-        }),
+        _ => text
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{text:?} is no address: write for example 127.0.0.1:8080, or off")),
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use longtake_proto::convert::struct_from_json;
-use longtake_proto::v1::{CreateRunRequest, CreateRunResponse, GetContentRequest, GetRunResponse, SubmitContentResponse};
+use longtake_proto::v1::{
+    CreateRunRequest, CreateRunResponse, GetContentRequest, GetRunResponse, SubmitContentResponse,
+};
 use uuid::Uuid;
 
 use crate::args::Global;
@@ -57,11 +59,7 @@ pub(super) async fn execute(args: SubmitArgs, global: &Global) -> anyhow::Result
         Some(workflow) => create_run(&args, workflow, &server, global).await?,
         None => submit_content(&args, &server, global).await?,
     };
-    if args.wait {
-        wait(&args, &run_id, global).await
-    } else {
-        Ok(Exit::Done)
-    }
+    if args.wait { wait(&args, &run_id, global).await } else { Ok(Exit::Done) }
 }
 
 fn request_id(args: &SubmitArgs) -> String {
@@ -150,7 +148,8 @@ fn parse_input(text: &str) -> anyhow::Result<prost_types::Struct> {
         }
         None => text,
     };
-    let value = serde_json::from_str(json).map_err(|error| Ended::usage(format!("--input is no JSON: {error}")))?;
+    let value =
+        serde_json::from_str(json).map_err(|error| Ended::usage(format!("--input is no JSON: {error}")))?;
     struct_from_json(value).ok_or_else(|| Ended::usage("--input must be a JSON object"))
 }
 
@@ -187,7 +186,8 @@ async fn wait(args: &SubmitArgs, run_id: &str, global: &Global) -> anyhow::Resul
 pub(super) async fn print_content(run_id: &str, servers: &[ServerUrl]) -> anyhow::Result<()> {
     let server = Server::connect(servers).await?;
     let answer = server.content().get_content(GetContentRequest { run_id: run_id.to_owned() }).await;
-    let answer = answer.map_err(|status| CallFailed::new(format!("read the content of run {run_id}"), status))?;
+    let answer =
+        answer.map_err(|status| CallFailed::new(format!("read the content of run {run_id}"), status))?;
     output::json(&answer.into_inner())?;
     Ok(())
 }

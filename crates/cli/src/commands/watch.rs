@@ -46,7 +46,10 @@ pub(super) async fn execute(args: WatchArgs, global: &Global) -> anyhow::Result<
     };
     match attend.to_end(no_notes()).await? {
         Attended::Detached => {
-            output::note(&format!("Detached; the run goes on. Look again with: longtake watch {}", attend.run_id));
+            output::note(&format!(
+                "Detached; the run goes on. Look again with: longtake watch {}",
+                attend.run_id
+            ));
             Ok(Exit::Interrupted)
         }
         Attended::Ended(run) => {

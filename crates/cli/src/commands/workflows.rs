@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use longtake_engine::definition::Workflow;
-use longtake_proto::v1::{
-    GetWorkflowRequest, ListWorkflowsRequest, ListWorkflowsResponse, WorkflowProblem,
-};
+use longtake_proto::v1::{GetWorkflowRequest, ListWorkflowsRequest, ListWorkflowsResponse, WorkflowProblem};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -99,7 +97,7 @@ fn document(file: &str, parsed: &Result<Workflow, Vec<longtake_engine::definitio
         }),
         Err(problems) => {
             let problems = problems.iter().map(|problem| {
-                json::of(&WorkflowProblem {
+                json::value(&WorkflowProblem {
                     line: line(problem.line),
                     key: problem.key.clone(),
                     message: problem.message.clone(),
@@ -119,7 +117,8 @@ async fn list(global: &Global) -> anyhow::Result<Exit> {
     let mut all = ListWorkflowsResponse::default();
     loop {
         let page_token = std::mem::take(&mut all.next_page_token);
-        let page = server.workflows().list_workflows(ListWorkflowsRequest { page_size: PAGE, page_token }).await;
+        let page =
+            server.workflows().list_workflows(ListWorkflowsRequest { page_size: PAGE, page_token }).await;
         let page = page.map_err(|status| CallFailed::new("list workflows", status))?.into_inner();
         all.workflows.extend(page.workflows);
         all.next_page_token = page.next_page_token;

@@ -12,6 +12,9 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::*;
+use crate::attend::{Attend, Attended, exit_of, no_notes};
+use crate::progress::Style;
+use tokio_util::sync::CancellationToken;
 
 type Updates = Pin<Box<dyn futures_util::Stream<Item = Result<WatchRunResponse, Status>> + Send>>;
 
@@ -25,7 +28,7 @@ struct Call {
 #[derive(Clone)]
 enum End {
     Well,
-    Status(tonic::Code),
+    Status(Code),
     Never,
 }
 
@@ -40,7 +43,8 @@ const EVENTS: i64 = 5;
 
 fn event(number: i64) -> WatchRunResponse {
     let ended = v1::RunEnded { state: run::State::Succeeded.into(), ..Default::default() };
-    let kind = if number == EVENTS { Kind::RunEnded(ended) } else { Kind::RunResumed(v1::RunResumed::default()) };
+    let kind =
+        if number == EVENTS { Kind::RunEnded(ended) } else { Kind::RunResumed(v1::RunResumed::default()) };
     let event = Event { number, time: None, kind: Some(kind) };
     WatchRunResponse { update: Some(Update::Event(event)) }
 }
@@ -101,16 +105,28 @@ impl RunService for Scripted {
             End::Status(code) => Box::pin(stream::iter([Err(Status::new(code, "scripted"))])),
             End::Never => Box::pin(stream::pending()),
         };
-        Ok(Response::new(Box::pin(futures_util::StreamExt::chain(stream::iter(updates.collect::<Vec<_>>()), end))))
+        Ok(Response::new(Box::pin(futures_util::StreamExt::chain(
+            stream::iter(updates.collect::<Vec<_>>()),
+            end,
+        ))))
     }
 
-    async fn create_run(&self, _: Request<v1::CreateRunRequest>) -> Result<Response<v1::CreateRunResponse>, Status> {
+    async fn create_run(
+        &self,
+        _: Request<v1::CreateRunRequest>,
+    ) -> Result<Response<v1::CreateRunResponse>, Status> {
         unused()
     }
     async fn get_run(&self, _: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
-        unused()
+        let over = self.calls.lock().unwrap().is_empty();
+        let state = if over { run::State::Succeeded } else { run::State::Running };
+        let run = Run { run_id: "r".into(), state: state.into(), ..Default::default() };
+        Ok(Response::new(v1::GetRunResponse { run: Some(run) }))
     }
-    async fn list_runs(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
+    async fn list_runs(
+        &self,
+        _: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
         unused()
     }
     async fn list_run_events(
@@ -125,16 +141,28 @@ impl RunService for Scripted {
     ) -> Result<Response<v1::ExplainRunResponse>, Status> {
         unused()
     }
-    async fn cancel_run(&self, _: Request<v1::CancelRunRequest>) -> Result<Response<v1::CancelRunResponse>, Status> {
+    async fn cancel_run(
+        &self,
+        _: Request<v1::CancelRunRequest>,
+    ) -> Result<Response<v1::CancelRunResponse>, Status> {
         unused()
     }
-    async fn pause_run(&self, _: Request<v1::PauseRunRequest>) -> Result<Response<v1::PauseRunResponse>, Status> {
+    async fn pause_run(
+        &self,
+        _: Request<v1::PauseRunRequest>,
+    ) -> Result<Response<v1::PauseRunResponse>, Status> {
         unused()
     }
-    async fn resume_run(&self, _: Request<v1::ResumeRunRequest>) -> Result<Response<v1::ResumeRunResponse>, Status> {
+    async fn resume_run(
+        &self,
+        _: Request<v1::ResumeRunRequest>,
+    ) -> Result<Response<v1::ResumeRunResponse>, Status> {
         unused()
     }
-    async fn retry_run(&self, _: Request<v1::RetryRunRequest>) -> Result<Response<v1::RetryRunResponse>, Status> {
+    async fn retry_run(
+        &self,
+        _: Request<v1::RetryRunRequest>,
+    ) -> Result<Response<v1::RetryRunResponse>, Status> {
         unused()
     }
     async fn extend_deadline(
@@ -173,8 +201,8 @@ const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4
 #[tokio::test]
 async fn each_event_comes_once_however_streams_end() {
     let script = Scripted::new(&[
-        Call { events: 2, end: End::Status(tonic::Code::Unavailable) },
-        Call { events: 0, end: End::Status(tonic::Code::Unknown) },
+        Call { events: 2, end: End::Status(Code::Unavailable) },
+        Call { events: 0, end: End::Status(Code::Unknown) },
         Call { events: 1, end: End::Well },
         Call { events: 9, end: End::Well },
     ]);
@@ -186,10 +214,7 @@ async fn each_event_comes_once_however_streams_end() {
 
 #[tokio::test]
 async fn a_server_that_comes_back_is_found_again() {
-    let script = Scripted::new(&[
-        Call { events: 3, end: End::Never },
-        Call { events: 9, end: End::Well },
-    ]);
+    let script = Scripted::new(&[Call { events: 3, end: End::Never }, Call { events: 9, end: End::Well }]);
     let (address, serving) = script.serve(ANYWHERE).await;
     let mut follow = follow(address).await;
     for _ in 0..3 {
@@ -204,8 +229,26 @@ async fn a_server_that_comes_back_is_found_again() {
 
 #[tokio::test]
 async fn a_refusal_ends_it() {
-    let script = Scripted::new(&[Call { events: 1, end: End::Status(tonic::Code::NotFound) }]);
+    let script = Scripted::new(&[Call { events: 1, end: End::Status(Code::NotFound) }]);
     let (address, _serving) = script.serve(ANYWHERE).await;
     let error = all(&mut follow(address).await).await.unwrap_err();
     assert_eq!(Exit::of_error(&error), Exit::NotFound);
+}
+
+#[tokio::test]
+async fn a_screen_does_not_keep_a_lost_server_from_being_found() {
+    let gone = Call { events: 0, end: End::Status(Code::Unavailable) };
+    let script =
+        Scripted::new(&[gone.clone(), gone.clone(), gone.clone(), gone, Call { events: 9, end: End::Well }]);
+    let (address, _serving) = script.serve(ANYWHERE).await;
+    let attend = Attend {
+        urls: &[ServerUrl::local(address.port())],
+        run_id: "r",
+        style: Style::Quiet,
+        after: None,
+        patience: Duration::from_secs(20),
+        stop: &CancellationToken::new(),
+    };
+    let Attended::Ended(run) = attend.to_end(no_notes()).await.unwrap() else { panic!("nobody stopped it") };
+    assert_eq!(exit_of(&run), Exit::Done);
 }

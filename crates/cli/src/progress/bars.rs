@@ -6,7 +6,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::step_line;
 use super::view::View;
-use crate::format;
+use crate::{format, output};
 
 /// One line per step.
 pub(crate) struct Bars {
@@ -19,8 +19,7 @@ impl Bars {
     /// Draws on standard error.
     pub(crate) fn new(view: &View) -> Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        // Lines longer than the terminal is wide are cut.
-        let style = ProgressStyle::with_template("{wide_msg}").expect("a template");
+        let style = ProgressStyle::with_template("{msg}").expect("a template");
         let bar = || {
             let bar = all.add(ProgressBar::new_spinner().with_style(style.clone()));
             // Text is our own; this only redraws after a resize.
@@ -46,6 +45,12 @@ impl Bars {
     pub(crate) fn note(&self, text: &str) {
         // Where the terminal is gone, nobody can be told that it is.
         let _ = self.all.println(text);
+    }
+
+    /// Leaves the picture as it is. After Ctrl-C its echo has moved the cursor to where the next drawing would not expect it.
+    pub(crate) fn leave(&self) {
+        self.all.set_draw_target(ProgressDrawTarget::hidden());
+        output::note("");
     }
 
     /// Leaves the last picture.

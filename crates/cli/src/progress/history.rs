@@ -105,7 +105,9 @@ fn step_sentence(kind: &Kind) -> String {
             let report = report.strip_prefix("REPORT_KIND_").unwrap_or(report);
             format!("late {report} of attempt {} refused", event.attempt)
         }
-        Kind::CostBooked(event) => paid(format!("late cost of attempt {}", event.attempt), event.cost.as_ref()),
+        Kind::CostBooked(event) => {
+            paid(format!("late cost of attempt {}", event.attempt), event.cost.as_ref())
+        }
         // The rest is about runs.
         _ => String::new(),
     }
@@ -195,7 +197,11 @@ mod tests {
                 "video: attempt 1 back: drain now",
             ),
             (
-                Kind::StepFailed(v1::StepFailed { step: step(), error: error("no such key"), ..Default::default() }),
+                Kind::StepFailed(v1::StepFailed {
+                    step: step(),
+                    error: error("no such key"),
+                    ..Default::default()
+                }),
                 "video: FAILED: no such key",
             ),
             (

@@ -91,8 +91,10 @@ impl Screen {
     fn tell_event(&mut self, event: &Event) -> std::io::Result<()> {
         let Style::Lines { all, .. } = self.style else { return Ok(()) };
         let Some(kind) = &event.kind else { return Ok(()) };
-        let for_operators =
-            matches!(kind, Kind::RunCreated(_) | Kind::StepReady(_) | Kind::StepLeased(_) | Kind::CostBooked(_));
+        let for_operators = matches!(
+            kind,
+            Kind::RunCreated(_) | Kind::StepReady(_) | Kind::StepLeased(_) | Kind::CostBooked(_)
+        );
         if for_operators && !all {
             return Ok(());
         }
@@ -105,19 +107,18 @@ impl Screen {
         if !matches!(self.style, Style::Lines { .. }) {
             return Ok(());
         }
-        let mut steps: Vec<_> = progress.steps.iter().collect();
-        steps.sort_by_key(|(step, _)| step.as_str());
-        for (step, progress) in steps {
-            let told = (step.clone(), progress.done);
-            if progress.done == 0 || self.told.contains(&told) {
-                continue;
-            }
-            self.told.retain(|(earlier, _)| earlier != step);
-            self.told.push(told);
-            let text = step_line::units(progress.done, progress.total);
-            let message = output::printable(&progress.message);
+        let running = self.view.steps.iter().filter(|step| progress.steps.contains_key(&step.name));
+        let new: Vec<_> = running
+            .filter(|step| step.done > step.committed && !self.told.contains(&(step.name.clone(), step.done)))
+            .cloned()
+            .collect();
+        for step in new {
+            let text = step_line::units(step.done, step.total);
+            let message = output::printable(&step.doing);
             let when = format::clock(&format::now());
-            self.line(format!("{when}  {step:<10}  {text}  {message}").trim_end())?;
+            self.line(format!("{when}  {:<10}  {text}  {message}", step.name).trim_end())?;
+            self.told.retain(|(told, _)| *told != step.name);
+            self.told.push((step.name, step.done));
         }
         Ok(())
     }
@@ -148,11 +149,17 @@ impl Screen {
     }
 
     /// Leaves the last picture on the terminal.
-    pub(crate) fn finish(self) -> View {
+    pub(crate) fn finish(self) {
         self.redraw();
         if let Some(bars) = self.bars {
             bars.finish();
         }
-        self.view
+    }
+
+    /// Leaves the terminal as it is, in the middle of the run.
+    pub(crate) fn leave(self) {
+        if let Some(bars) = self.bars {
+            bars.leave();
+        }
     }
 }

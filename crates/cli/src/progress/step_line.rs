@@ -81,6 +81,7 @@ mod tests {
             needs: Vec::new(),
             attempt: 1,
             done: 0,
+            committed: 0,
             total: 0,
             doing: String::new(),
             price: Some(Money { nano_usd: 183_000_000 }),
@@ -99,7 +100,10 @@ mod tests {
             (StepView { attempt: 0, ..step(State::Ready) }, "… waits for an executor"),
             (step(State::Leased), "░░░░░░░░░░░░░░░░░░░░  12 s"),
             (working.clone(), "████████░░░░░░░░░░░░  3/7  segment 4  12 s"),
-            (StepView { attempt: 2, ..working.clone() }, "████████░░░░░░░░░░░░  3/7  segment 4  12 s  attempt 2"),
+            (
+                StepView { attempt: 2, ..working.clone() },
+                "████████░░░░░░░░░░░░  3/7  segment 4  12 s  attempt 2",
+            ),
             (
                 StepView { done: 9, total: 7, doing: "\u{1b}[2J".into(), ..working },
                 "████████████████████  9/7   [2J  12 s",
@@ -122,7 +126,8 @@ mod tests {
     #[test]
     fn a_pending_step_names_what_it_waits_for() {
         let mut view = View::new(&Run::default());
-        view.steps = ["script", "audio"].map(|name| StepView { name: name.into(), ..step(State::Running) }).into();
+        view.steps =
+            ["script", "audio"].map(|name| StepView { name: name.into(), ..step(State::Running) }).into();
         let needs = vec!["script".to_owned(), "audio".to_owned()];
         let video = StepView { needs, ..step(State::Pending) };
         assert_eq!(render(&view, &video, 5, &at(0)), "  video  … waits for script and audio");

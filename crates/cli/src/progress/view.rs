@@ -24,6 +24,8 @@ pub(crate) struct StepView {
     pub(crate) needs: Vec<String>,
     pub(crate) attempt: i32,
     pub(crate) done: i64,
+    /// What of it is in a checkpoint: progress that comes late never lowers it.
+    pub(crate) committed: i64,
     pub(crate) total: i64,
     pub(crate) doing: String,
     pub(crate) price: Option<Money>,
@@ -129,6 +131,7 @@ impl StepView {
             needs: step.needs.clone(),
             attempt: step.attempt,
             done: 0,
+            committed: 0,
             total: 0,
             doing: String::new(),
             price: step.price,
@@ -138,7 +141,7 @@ impl StepView {
             trouble: step.error.as_ref().map(|error| error.message.clone()).unwrap_or_default(),
         };
         if let Some(checkpoint) = step.checkpoint.as_ref().and_then(|stored| stored.checkpoint.as_ref()) {
-            (view.done, view.total) = (checkpoint.done, checkpoint.total);
+            view.commit(checkpoint.done, checkpoint.total);
         }
         if let Some(progress) = &step.progress {
             view.progress(progress);
@@ -151,8 +154,14 @@ impl StepView {
         matches!(self.state, step::State::Succeeded | step::State::Skipped)
     }
 
+    fn commit(&mut self, done: i64, total: i64) {
+        self.committed = self.committed.max(done);
+        self.done = self.done.max(done);
+        self.total = total;
+    }
+
     fn progress(&mut self, progress: &Progress) {
-        self.done = progress.done;
+        self.done = progress.done.max(self.committed);
         self.total = progress.total;
         self.doing.clone_from(&progress.message);
     }
@@ -164,13 +173,13 @@ impl StepView {
             Kind::StepLeased(leased) => {
                 (self.state, self.attempt, self.start) = (step::State::Leased, leased.attempt, time);
                 self.until = None;
+                self.done = self.committed;
                 self.doing.clear();
             }
             Kind::StepStarted(_) => self.state = step::State::Running,
             Kind::CheckpointCommitted(checkpoint) => {
                 self.state = step::State::Running;
-                self.done = self.done.max(checkpoint.done);
-                self.total = checkpoint.total;
+                self.commit(checkpoint.done, checkpoint.total);
             }
             Kind::StepSucceeded(_) => (self.state, self.end) = (step::State::Succeeded, time),
             Kind::StepBackedOff(ended) => {
@@ -265,7 +274,10 @@ mod tests {
         assert_eq!((script.state, script.trouble.as_str()), (step::State::BackingOff, "rate limit"));
         see(&mut view, leased("script", 2));
         assert_eq!((view.steps[0].attempt, view.steps[0].until), (2, None));
-        see(&mut view, Kind::StepSucceeded(v1::StepSucceeded { step: "script".into(), ..Default::default() }));
+        see(
+            &mut view,
+            Kind::StepSucceeded(v1::StepSucceeded { step: "script".into(), ..Default::default() }),
+        );
         assert_eq!(view.open_needs(&view.steps[2]), ["audio"]);
         see(&mut view, Kind::StepSkipped(v1::StepSkipped { step: "audio".into() }));
         assert_eq!(view.open_needs(&view.steps[2]), [""; 0]);
@@ -293,7 +305,10 @@ mod tests {
     #[test]
     fn a_retry_opens_what_had_not_been_done() {
         let mut view = snapshot();
-        see(&mut view, Kind::StepSucceeded(v1::StepSucceeded { step: "script".into(), ..Default::default() }));
+        see(
+            &mut view,
+            Kind::StepSucceeded(v1::StepSucceeded { step: "script".into(), ..Default::default() }),
+        );
         see(&mut view, Kind::StepFailed(v1::StepFailed { step: "audio".into(), ..Default::default() }));
         let ended = v1::RunEnded { state: run::State::Failed.into(), ..Default::default() };
         see(&mut view, Kind::RunEnded(ended));

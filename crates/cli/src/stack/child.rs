@@ -143,7 +143,11 @@ async fn kill(child: &mut tokio::process::Child) -> std::io::Result<ExitStatus> 
     child.wait().await
 }
 
-fn hand_on(stderr: ChildStderr, part: String, notices: UnboundedSender<Notice>) -> tokio::task::JoinHandle<()> {
+fn hand_on(
+    stderr: ChildStderr,
+    part: String,
+    notices: UnboundedSender<Notice>,
+) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stderr).split(b'\n');
         while let Ok(Some(line)) = lines.next_segment().await {

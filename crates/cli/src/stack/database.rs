@@ -30,7 +30,8 @@ impl Database {
             return Ok(Database { url: url.clone(), private: None });
         }
         let options = PostgresOptions::new(data_dir.join("postgres"));
-        let postgres = PrivatePostgres::start(options.clone()).await.context("the private PostgreSQL did not start")?;
+        let postgres =
+            PrivatePostgres::start(options.clone()).await.context("the private PostgreSQL did not start")?;
         let url = postgres.url();
         let stop = CancellationToken::new();
         let task = tokio::spawn(supervise(postgres, options, stop.clone(), notices));
@@ -67,7 +68,8 @@ async fn supervise(
         drop(postgres);
         postgres = loop {
             let (delay, in_row) = deaths.another(start.elapsed());
-            let notice = Notice::Restarting { part: "postgres".to_owned(), why: format!("{died:#}"), delay, in_row };
+            let notice =
+                Notice::Restarting { part: "postgres".to_owned(), why: format!("{died:#}"), delay, in_row };
             // Nobody listens any more only when everything is being stopped.
             let _ = notices.send(notice);
             tokio::select! {

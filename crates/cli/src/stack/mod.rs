@@ -96,7 +96,7 @@ impl fmt::Display for Notice {
         match self {
             Notice::Logged { part, line } => write!(f, "{part}: {line}"),
             Notice::Restarting { part, why, delay, .. } => {
-                write!(f, "{part} died ({why}): starting it again in {}", format::span(*delay))
+                write!(f, "{part} died and is started again in {}: {why}", format::span(*delay))
             }
         }
     }
@@ -164,9 +164,11 @@ impl Stack {
         let database = Database::start(&options, &data_dir, tell.clone()).await?;
         let database_url = database.url().to_owned();
         let url = ServerUrl::local(grpc.port());
-        let artifacts = options.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts").display().to_string());
+        let artifacts =
+            options.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts").display().to_string());
         let plan = Plan { options: &options, data_dir: &data_dir, url: &url, artifacts: &artifacts };
-        let server = Part::start(plan.server(grpc, &database_url, &workflows)?, stop.now.clone(), tell.clone());
+        let server =
+            Part::start(plan.server(grpc, &database_url, &workflows)?, stop.now.clone(), tell.clone());
         let mut stack = Stack {
             url: url.clone(),
             artifacts: artifacts.clone(),
@@ -200,14 +202,17 @@ impl Stack {
             if let Some(Notice::Restarting { part, why, .. }) =
                 self.early.iter().find(|notice| matches!(notice, Notice::Restarting { .. }))
             {
-                let said: String = self.early.iter().filter_map(Notice::line).map(|line| format!("\n  {line}")).collect();
+                let said: String =
+                    self.early.iter().filter_map(Notice::line).map(|line| format!("\n  {line}")).collect();
                 bail!("{part} did not start: {why}{said}");
             }
             if stop.gently.is_cancelled() {
                 bail!("interrupted");
             }
             if since.elapsed() > READY_TIMEOUT {
-                return Err(Ended::unavailable(format!("the server did not answer within {READY_TIMEOUT:?}")));
+                return Err(Ended::unavailable(format!(
+                    "the server did not answer within {READY_TIMEOUT:?}"
+                )));
             }
             sleep(READY_LOOK_AGAIN).await;
         }
@@ -265,7 +270,8 @@ impl Notice {
 
 async fn serving(url: &ServerUrl) -> bool {
     let Ok(server) = Server::connect(std::slice::from_ref(url)).await else { return false };
-    let asked = HealthClient::new(server.channel()).check(HealthCheckRequest { service: String::new() }).await;
+    let asked =
+        HealthClient::new(server.channel()).check(HealthCheckRequest { service: String::new() }).await;
     asked.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
 }
 
@@ -319,7 +325,7 @@ impl Plan<'_> {
             "--while-input-is-open".to_owned(),
             format!("--server={}", self.url),
             format!("--queues={queue}"),
-            format!("--name={queue}"),
+            format!("--name={queue}-1"),
             format!("--slots={}", options.slots),
             format!("--artifacts={}", self.artifacts),
             format!("--grace={}ms", options.grace.as_millis()),

@@ -2,10 +2,11 @@
 
 use longtake_e2e::{Hand, Refusal};
 use longtake_proto::v1::{self, Artifact, Checkpoint, CompleteStepRequest, FailStepRequest, PollStepsRequest, Progress};
+use prost_types::value::Kind;
 use serde_json::json;
 use tonic::Code;
 
-use super::{ABSURD, Mistake, Scene, each, names, nested, refused, seconds, text, unfit, verdict};
+use super::{ABSURD, Mistake, Scene, each, names, nested, object, refused, seconds, text, unfit, verdict};
 
 const POLLS: &[Mistake<PollStepsRequest>] = &[
     ("session_id", |it| it.session_id = String::new()),
@@ -28,7 +29,7 @@ const POLLS: &[Mistake<PollStepsRequest>] = &[
     ("request_id", |it| it.request_id = "x".to_owned()),
 ];
 
-const ARTIFACTS: &[(&str, fn(&mut Artifact))] = &[
+const ARTIFACTS: &[Mistake<Artifact>] = &[
     ("artifacts.name", |it| it.name = String::new()),
     ("artifacts.name", |it| it.name = text(201)),
     ("artifacts.name", |it| it.name = "a\0b".to_owned()),
@@ -115,7 +116,7 @@ async fn a_report_that_cannot_be_stored_leaves_the_lease_as_it_was() {
     let complete = async |request| scene.client.executors().complete_step(request).await;
 
     let mut outputs = unfit();
-    outputs.push(("larger than an output may be", Some(super::object("a", prost_types::value::Kind::StringValue("x".repeat(65_536))))));
+    outputs.push(("larger than an output may be", Some(object("a", Kind::StringValue("x".repeat(65_536))))));
     for (what, output) in outputs {
         let refusal =
             refused(complete(CompleteStepRequest { output, ..good.clone() }).await, Code::InvalidArgument, "OUTPUT_INVALID");
@@ -143,8 +144,19 @@ async fn a_report_that_cannot_be_stored_leaves_the_lease_as_it_was() {
         names(&refused(complete(request).await, Code::InvalidArgument, "FIELD_INVALID"), field, "next");
     }
     assert_eq!((scene.rows().await, scene.client.events(&run_id).await), before, "nothing has changed");
-    let within = CompleteStepRequest { output: nested(32), artifacts: vec![artifact()], ..good };
-    complete(within).await.expect("what is within the bounds is taken");
+    // What is within the bounds is taken, and reaches the next step and every reader.
+    let next = v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, request_id: String::new() };
+    let within = CompleteStepRequest { output: nested(32), artifacts: vec![artifact()], next: Some(next), ..good };
+    let answer = complete(within).await.expect("it is taken").into_inner();
+    let next = answer.next.expect("an answer to `next`").leases.remove(0);
+    assert_eq!(next.needs["step-1"].output, nested(32));
+    let checkpoint = Checkpoint { data: nested(32), ..Hand::at(1, 1, 1) };
+    assert_eq!(hand.checkpoint(&next, checkpoint).await.committed_sequence, 1);
+    hand.fail(&next, "OOPS", true).await.expect("it is taken");
+    let again = hand.take().await;
+    assert_eq!(again.checkpoint.and_then(|stored| stored.checkpoint).and_then(|it| it.data), nested(32));
+    assert_eq!(scene.client.run(&run_id).await.steps[0].output, nested(32));
+    assert!(scene.client.events(&run_id).await.len() > before.1.len());
 }
 
 const NEXT: &[Mistake<v1::NextPoll>] = &[
@@ -227,12 +239,17 @@ async fn a_heartbeat_is_judged_lease_by_lease() {
     let progress = || Progress { done: 1, total: 2, message: String::new() };
     let mut foreign = artifact();
     foreign.sha256 = "no".to_owned();
+    let large = Some(object("a", Kind::StringValue("x".repeat(65_536))));
+    // Too deep for a message to be read at all: the call as a whole is refused.
+    let deep = with(Checkpoint { data: nested(60), ..Hand::at(1, 1, 1) });
+    let answer = hand.heartbeat(vec![deep], std::time::Duration::ZERO, false).await;
+    names(&Refusal::of(&answer.expect_err("it is refused")), "leases", "a checkpoint that is too deep");
     let spoilt: Vec<(&str, v1::LeaseHeartbeat)> = vec![
         ("FIELD_INVALID", with(Checkpoint { sequence: 0, ..Hand::at(1, 1, 1) })),
         ("FIELD_INVALID", with(Checkpoint { sequence: -1, ..Hand::at(1, 1, 1) })),
         ("FIELD_INVALID", with(Checkpoint { done: -1, ..Hand::at(1, 1, 1) })),
         ("FIELD_INVALID", with(Checkpoint { total: -1, ..Hand::at(1, 1, 1) })),
-        ("CHECKPOINT_TOO_LARGE", with(Checkpoint { data: nested(33), ..Hand::at(1, 1, 1) })),
+        ("CHECKPOINT_TOO_LARGE", with(Checkpoint { data: large, ..Hand::at(1, 1, 1) })),
         ("CHECKPOINT_TOO_LARGE", with(Checkpoint { artifacts: vec![artifact(); 1_001], ..Hand::at(1, 1, 1) })),
         ("CHECKPOINT_TOO_LARGE", with(Checkpoint { artifacts: vec![foreign], ..Hand::at(1, 1, 1) })),
         ("FIELD_INVALID", telling(Progress { done: -1, ..progress() })),

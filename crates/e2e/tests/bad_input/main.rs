@@ -72,7 +72,7 @@ fn text(characters: usize) -> String {
     "ä".repeat(characters)
 }
 
-/// A Struct of this nesting: 1 is an object that holds no other.
+/// A Struct of this nesting: 1 is an object that holds no other object or list.
 fn nested(depth: usize) -> Option<Struct> {
     let mut inner = object("leaf", Kind::BoolValue(true));
     for _ in 1..depth {
@@ -104,7 +104,7 @@ fn seconds(seconds: i64) -> Option<Duration> {
 /// Spans that no call can want.
 const ABSURD: [Duration; 6] = [
     Duration { seconds: -1, nanos: 0 },
-    Duration { seconds: 0, nanos: -1 },
+    Duration { seconds: 0, nanos: -1_000 },
     Duration { seconds: i64::MAX, nanos: 0 },
     Duration { seconds: i64::MIN, nanos: 0 },
     Duration { seconds: 1, nanos: -1 },

@@ -18,7 +18,7 @@
 //! | BACKING_OFF | time | READY | `fire` |
 //! | any open | `step_timeout` | TIMED_OUT | `fire` |
 //!
-//! After every command [`Deciding::settle`] draws the conclusions: successors, stopping, the end of the run.
+//! After every command `settle` draws the conclusions: successors, stopping, the end of the run.
 
 mod operate;
 mod report;
@@ -40,12 +40,24 @@ pub const STOP_GRACE: Duration = Duration::from_secs(60);
 /// Decides what `command` does to `run` (none at creation) at `now`. Total: no I/O, clock, randomness, panic on any input.
 ///
 /// `id` is the run that is meant, for the refusal when it does not exist.
-pub fn decide(workflow: &Workflow, id: RunId, run: Option<&Run>, command: &Command, now: Timestamp) -> Decision {
+pub fn decide(
+    workflow: &Workflow,
+    id: RunId,
+    run: Option<&Run>,
+    command: &Command,
+    now: Timestamp,
+) -> Decision {
     apply(workflow, id, &mut run.cloned(), command, now)
 }
 
 /// As [`decide`], and `run` has evolved by the decision's events when it returns: the lane's way, without a copy.
-pub fn apply(workflow: &Workflow, id: RunId, run: &mut Option<Run>, command: &Command, now: Timestamp) -> Decision {
+pub fn apply(
+    workflow: &Workflow,
+    id: RunId,
+    run: &mut Option<Run>,
+    command: &Command,
+    now: Timestamp,
+) -> Decision {
     let Some(current) = run.take() else {
         return match command {
             Command::Create(request) => create(workflow, request, run, now),
@@ -54,7 +66,8 @@ pub fn apply(workflow: &Workflow, id: RunId, run: &mut Option<Run>, command: &Co
         };
     };
     if current.steps.len() != workflow.steps.len() {
-        let refusal = Refusal::WrongState(format!("run {id} is driven by another version of {}", workflow.name));
+        let refusal =
+            Refusal::WrongState(format!("run {id} is driven by another version of {}", workflow.name));
         *run = Some(current);
         return Decision { events: Vec::new(), answer: Err(refusal) };
     }
@@ -140,7 +153,9 @@ impl Deciding<'_> {
     /// Takes a lease back, if that attempt is still live and the reason holds for it.
     fn revoke(&mut self, step: StepNo, attempt: u32, cause: Cause, jitter: u64) -> Result<Answer, Refusal> {
         let Some(current) = self.run.steps.get(step) else { return Err(Refusal::StepUnknown(step)) };
-        let Some((_, live)) = current.live().filter(|(number, _)| *number == attempt) else { return UNCHANGED };
+        let Some((_, live)) = current.live().filter(|(number, _)| *number == attempt) else {
+            return UNCHANGED;
+        };
         let holds = match cause {
             Cause::LeaseLost | Cause::NoProgress => true,
             Cause::DispatchTimeout => current.state == StepState::Leased,
@@ -182,7 +197,8 @@ impl Deciding<'_> {
                 }
                 for step in 0..self.run.steps.len() {
                     let Some((_, live)) = self.run.steps[step].live() else { continue };
-                    let (cause, error) = (Some(Cause::Stopped), Some(revoked(Cause::Stopped, &live.executor)));
+                    let (cause, error) =
+                        (Some(Cause::Stopped), Some(revoked(Cause::Stopped, &live.executor)));
                     self.record(EventKind::StepCancelled { step, cause, error, cost: None });
                 }
                 CHANGED
@@ -214,7 +230,12 @@ impl Run {
 impl StepError {
     /// An error without details.
     pub fn new(code: &str, message: impl Into<String>, retryable: bool) -> StepError {
-        StepError { code: code.to_owned(), message: message.into(), retryable, details: serde_json::Value::Null }
+        StepError {
+            code: code.to_owned(),
+            message: message.into(),
+            retryable,
+            details: serde_json::Value::Null,
+        }
     }
 }
 
@@ -223,7 +244,9 @@ fn revoked(cause: Cause, executor: &str) -> StepError {
     let message = match cause {
         Cause::LeaseLost => format!("{executor} was not heard of in time"),
         Cause::DispatchTimeout => format!("{executor} was given the step and never reported on it"),
-        Cause::NoProgress => format!("{executor} was alive, but its progress stood still for progress_timeout"),
+        Cause::NoProgress => {
+            format!("{executor} was alive, but its progress stood still for progress_timeout")
+        }
         Cause::AttemptTimeout => format!("{executor} took longer than attempt_timeout"),
         Cause::Stopped => format!("{executor} was told to stop and did not say so in time"),
         Cause::StepTimeout => "the step's deadline passed".to_owned(),

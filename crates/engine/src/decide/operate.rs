@@ -100,7 +100,8 @@ impl Deciding<'_> {
                     return self.refuse_step(step, "has ended: its deadline has no effect any more");
                 }
                 if current.state == StepState::Pending {
-                    return self.refuse_step(step, "has no deadline before it is ready: set the run's instead");
+                    return self
+                        .refuse_step(step, "has no deadline before it is ready: set the run's instead");
                 }
                 self.refuse_fired(current.deadline)?;
                 self.record(EventKind::StepDeadlineSet { step, deadline: to, call });
@@ -120,9 +121,10 @@ impl Deciding<'_> {
     /// A deadline that has passed is as good as fired: its timer may already be on its way.
     fn refuse_fired(&self, deadline: Option<Timestamp>) -> Result<(), Refusal> {
         match deadline {
-            Some(deadline) if deadline <= self.now => {
-                Err(Refusal::WrongState(format!("run {}: this deadline has already passed", self.run.request.id)))
-            }
+            Some(deadline) if deadline <= self.now => Err(Refusal::WrongState(format!(
+                "run {}: this deadline has already passed",
+                self.run.request.id
+            ))),
             _ => Ok(()),
         }
     }

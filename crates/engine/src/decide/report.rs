@@ -76,7 +76,10 @@ impl Deciding<'_> {
         Answer::Reported {
             fresh,
             sequence: self.committed(lease),
-            directive: self.run.directive().filter(|_| step.live().is_some_and(|(live, _)| live == lease.attempt)),
+            directive: self
+                .run
+                .directive()
+                .filter(|_| step.live().is_some_and(|(live, _)| live == lease.attempt)),
         }
     }
 

@@ -47,9 +47,10 @@ impl Deciding<'_> {
         let Some(step) = next else { return false };
         let definition = &self.workflow.steps[step];
         let kind = match self.wanted(step, definition) {
-            Ok(true) => {
-                EventKind::StepReady { step, deadline: definition.step_timeout.map(|timeout| self.now + timeout) }
-            }
+            Ok(true) => EventKind::StepReady {
+                step,
+                deadline: definition.step_timeout.map(|timeout| self.now + timeout),
+            },
             Ok(false) => EventKind::StepSkipped { step },
             Err(problem) => {
                 let message = format!("`when` of step {} could not be evaluated: {problem}", definition.name);

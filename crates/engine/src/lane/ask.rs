@@ -44,7 +44,7 @@ pub struct Asked {
 pub struct Beat {
     /// The session.
     pub session: SessionId,
-    /// The executor's name.
+    /// The executor's name; empty where the call does not say it.
     pub executor: Arc<str>,
     /// The leases that it speaks of.
     pub leases: Vec<LeaseBeat>,
@@ -79,7 +79,7 @@ pub struct Progress {
 pub struct Poll {
     /// The session that will hold the leases.
     pub session: SessionId,
-    /// The executor's name.
+    /// The executor's name; empty where the call does not say it.
     pub executor: Arc<str>,
     /// The queues that it serves.
     pub queues: Vec<Arc<str>>,

@@ -121,12 +121,14 @@ impl Lane {
             entry.settled.push(Settled { pending, answer, grant: None });
             return;
         };
+        let Some(due) = self.sessions.still_due(&pending, entry.run.as_ref(), now) else {
+            entry.settled.push(Settled { pending, answer: Ok(Answer::Done { changed: false }), grant: None });
+            return;
+        };
         let decision = apply(&workflow, id, &mut entry.run, &pending.command, now);
         let mut answer = decision.answer;
-        if !decision.events.is_empty()
-            && let Origin::Clock(due) = pending.origin
-        {
-            entry.not_before = entry.not_before.max(Some(due));
+        if !decision.events.is_empty() {
+            entry.not_before = entry.not_before.max(due);
         }
         entry.events.extend(decision.events);
         // A create whose first write had an unknown outcome finds the run that it made itself.
@@ -150,8 +152,9 @@ impl Lane {
             if self.shunned_until(run, now).is_some() {
                 continue;
             }
-            if !entries.contains_key(&run) && !self.cache.holds(run) {
-                // It fell out of memory since it was read; its row is still there.
+            let known = entries.contains_key(&run) || self.cache.holds(run);
+            if !known || self.stale.contains_key(&run) {
+                // It fell out of memory since it was read, or is in doubt; its row is still there.
                 self.dispatch.note_rows(&queue);
                 continue;
             }

@@ -75,8 +75,8 @@ impl Lane {
         }
     }
 
-    fn take_poll(&mut self, ticket: Ticket, poll: Poll, now: Timestamp) {
-        self.sessions.touch(poll.session, &poll.executor, now);
+    fn take_poll(&mut self, ticket: Ticket, mut poll: Poll, now: Timestamp) {
+        poll.executor = self.sessions.touch(poll.session, &poll.executor, now);
         let undelivered = |grant: &&Grant| {
             let token = &grant.token;
             self.sessions.undelivered(token.run, token.step(), token.attempt)
@@ -87,7 +87,7 @@ impl Lane {
         } else if let Some(replaced) = self.dispatch.take_place(ticket, &poll) {
             self.end_polling(replaced, Vec::new(), now);
         } else {
-            self.dispatch.park(ticket, poll, self.issued);
+            self.dispatch.park(ticket, poll, self.issued, self.others > 0);
         }
     }
 

@@ -81,8 +81,9 @@ pub(super) struct Over {
 }
 
 impl Dispatch {
-    /// Parks a poll.
-    pub fn park(&mut self, ticket: Ticket, poll: Poll, arrived: u64) {
+    /// Parks a poll. Where nobody waited, what was read before is out of date, and if the work is `shared` with other replicas
+    /// there may be rows of theirs.
+    pub fn park(&mut self, ticket: Ticket, poll: Poll, arrived: u64, shared: bool) {
         self.turns += 1;
         let (number, turn) = (PollNo(self.turns), self.turns);
         if self.queues.len() > QUEUES {
@@ -91,7 +92,11 @@ impl Dispatch {
         for name in &poll.queues {
             // A queue that nobody has read yet may hold rows from before.
             let new = || Queue { seats: BTreeSet::new(), backlog: VecDeque::new(), rows: true };
-            self.queues.entry(name.clone()).or_insert_with(new);
+            let queue = self.queues.entry(name.clone()).or_insert_with(new);
+            if queue.seats.is_empty() {
+                queue.rows |= shared || !queue.backlog.is_empty();
+                queue.backlog.clear();
+            }
         }
         if let Some(request) = poll.request {
             self.named.insert((poll.session, request), number);

@@ -277,6 +277,13 @@ impl Lane {
         }
         self.clocks_due = now + self.config.clock_period;
         self.expired = self.sessions.expired(now);
+        if self.others > 0 {
+            self.expired.retain(|id| {
+                let doubtful = self.sessions.unverified(*id);
+                self.refresh.extend(&doubtful);
+                doubtful.is_empty()
+            });
+        }
         self.forgettable = self.sessions.forgettable(now);
         for due in self.sessions.overdue(now) {
             if self.shunned_until(due.run, now).is_some() {
@@ -322,14 +329,13 @@ impl Lane {
     }
 
     fn reading(&self) -> Option<Work> {
-        let mut load = Load { runs: BTreeMap::new(), ready: self.dispatch.wanted(self.shunned.len()) };
+        let ready = self.dispatch.wanted(self.shunned.len());
         let limit = self.config.batch_commands;
-        for pending in self.reports.iter().chain(&self.submits).take(limit).filter(|pending| !self.is_read(pending)) {
-            load.runs.insert(pending.run, self.stale.get(&pending.run).copied().unwrap_or(false));
-        }
-        for run in self.refresh.iter().copied().chain(self.sessions.searching()).take(limit) {
-            load.runs.entry(run).or_insert(false);
-        }
+        let asked = self.reports.iter().chain(&self.submits).take(limit);
+        let asked = asked.filter(|pending| !self.is_read(pending)).map(|pending| pending.run);
+        let own = self.refresh.iter().copied().chain(self.sessions.searching()).take(limit);
+        let lock = |run: RunId| self.stale.get(&run).copied().unwrap_or(false);
+        let load = Load { runs: asked.chain(own).map(|run| (run, lock(run))).collect(), ready };
         (!load.runs.is_empty() || !load.ready.is_empty()).then_some(Work::Load(load))
     }
 

@@ -9,19 +9,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::command::Command;
 use crate::definition::Workflow;
 use crate::ids::{RunId, RunNo, SessionId, StepNo};
+use crate::rows::Rows;
 use crate::run::{Cause, Directive, Run};
 use crate::time::{Duration, Timestamp};
 
 use super::ask::{Beat, Progress, Standing};
 use super::clock::Clock;
 use super::work::{AdoptedSession, ProgressWrite, SessionWrite};
+use super::{Origin, Pending};
 
 /// How long a session lasts when the steps that it holds do not say otherwise.
 pub const SESSION_LASTS: Duration = Duration::from_secs(30);
 /// How long a session that no write ever named is remembered.
 const IDLE: Duration = Duration::from_secs(120);
+/// An executor whose name no call has said yet.
+const UNNAMED: &str = "executor";
 
 /// A step of a run, which one session at most holds.
 type Held = (RunId, StepNo);
@@ -46,6 +51,8 @@ struct Session {
     heard: Timestamp,
     /// Its committed end; none before the first commit, or when another replica renewed it.
     until: Option<Timestamp>,
+    /// What it holds was read again since then.
+    verified: bool,
     /// Wants a later end in the next write.
     renew: bool,
     /// Ended in the database; its leases are being revoked.
@@ -67,11 +74,14 @@ pub(super) struct Revocation {
 }
 
 impl Sessions {
-    /// A poll of the session: it was heard of now.
-    pub fn touch(&mut self, id: SessionId, executor: &Arc<str>, now: Timestamp) {
+    /// A poll of the session: it was heard of now. Returns its executor's name, which not every poll says.
+    pub fn touch(&mut self, id: SessionId, executor: &Arc<str>, now: Timestamp) -> Arc<str> {
         let session = self.sessions.entry(id).or_insert_with(|| Session::new(executor.clone()));
         session.heard = now;
-        session.executor.clone_from(executor);
+        if !executor.is_empty() {
+            session.executor.clone_from(executor);
+        }
+        session.executor.clone()
     }
 
     /// A lease is being granted to the session: its end is to leave enough time for it.
@@ -180,7 +190,7 @@ impl Sessions {
     pub fn adopt(&mut self, adopted: &AdoptedSession) {
         let session =
             self.sessions.entry(adopted.id).or_insert_with(|| Session::new(adopted.executor.clone()));
-        session.until = Some(adopted.until);
+        session.told(adopted.until);
         if adopted.ended {
             self.end(adopted.id);
         }
@@ -218,7 +228,7 @@ impl Sessions {
             let Some(session) = self.sessions.get_mut(&write.id) else { continue };
             session.renew = false;
             match ends.get(&write.id) {
-                Some(until) => session.until = Some(*until),
+                Some(until) => session.told(*until),
                 None => self.end(write.id),
             }
         }
@@ -244,32 +254,42 @@ impl Sessions {
         std::mem::take(&mut self.news)
     }
 
-    /// Sessions whose time is up while they hold leases.
+    /// Sessions whose time is up while they hold leases, as far as is known here.
     pub fn expired(&self, now: Timestamp) -> Vec<SessionId> {
         let over = |session: &Session| !session.ended && !session.holds_nothing() && session.is_over(now);
         self.sessions.iter().filter(|(_, session)| over(session)).map(|(id, _)| *id).collect()
     }
 
+    /// Where a session holds leases, if that was not asked since its end was last told. Another replica may have changed it.
+    pub fn unverified(&mut self, id: SessionId) -> Vec<RunId> {
+        let session = self.sessions.get_mut(&id).filter(|session| !session.verified);
+        session.map_or_else(Vec::new, |session| {
+            session.verified = true;
+            session.leases.iter().map(|(run, _)| *run).collect()
+        })
+    }
+
     /// The database says which of the asked sessions have ended, and where they hold leases. Another replica renewed the others
-    /// and looks after them.
+    /// and looks after them; those that hold nothing may have been forgotten, and begun again.
     pub fn ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)]) {
         for id in asked {
             match ended.iter().find(|(over, _)| over == id) {
-                Some((_, runs)) => {
+                Some((_, runs)) if !runs.is_empty() => {
                     self.end(*id);
                     self.search(*id, runs);
                 }
-                None => self.let_go(*id),
+                Some(_) => self.let_go(*id, |_| true),
+                None => self.let_go(*id, |clock| clock.started),
             }
         }
     }
 
-    fn let_go(&mut self, id: SessionId) {
+    fn let_go(&mut self, id: SessionId, which: impl Fn(&Clock) -> bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.until = None;
-        let started = |held: &&Held| self.clocks.get(held).is_some_and(|clock| clock.started);
-        let running: Vec<Held> = session.leases.iter().filter(started).copied().collect();
-        running.into_iter().for_each(|held| self.drop_lease(held));
+        let dropped = |held: &&Held| self.clocks.get(held).is_some_and(&which);
+        let dropped: Vec<Held> = session.leases.iter().filter(dropped).copied().collect();
+        dropped.into_iter().for_each(|held| self.drop_lease(held));
     }
 
     /// Sessions to forget: those that hold nothing and have ended, or whose time is up. Those that no write ever named are
@@ -312,6 +332,21 @@ impl Sessions {
             self.clocks.entry((*run, *step)).and_modify(|clock| clock.asked = true);
         }
         overdue
+    }
+
+    /// Since when what a clock asks for is due, on the run as it is known now: it may have been read again. None if it is not due.
+    pub fn still_due(&self, pending: &Pending, run: Option<&Run>, now: Timestamp) -> Option<Option<Timestamp>> {
+        let Origin::Clock(due) = pending.origin else { return Some(None) };
+        match &pending.command {
+            Command::Fire(timer) => Some(Some(due.max(Rows::of(run?).timers.get(timer).copied()?))),
+            Command::Revoke { step, cause: Cause::NoProgress | Cause::AttemptTimeout, .. } => {
+                let clock = self.clocks.get(&(pending.run, *step))?;
+                let heard = self.sessions.get(&clock.session)?.heard;
+                clock.overdue(heard, |since| self.credited_since(since), now)?;
+                Some(Some(due))
+            }
+            _ => Some(Some(due)),
+        }
     }
 
     /// Where the session stands.
@@ -384,15 +419,22 @@ impl Sessions {
 
 impl Session {
     fn new(executor: Arc<str>) -> Session {
+        let executor = if executor.is_empty() { Arc::from(UNNAMED) } else { executor };
         Session {
             executor,
             heard: Timestamp::default(),
             until: None,
+            verified: false,
             renew: false,
             ended: false,
             leases: BTreeSet::new(),
             searching: 0,
         }
+    }
+
+    fn told(&mut self, until: Timestamp) {
+        self.until = Some(until);
+        self.verified = false;
     }
 
     fn is_over(&self, now: Timestamp) -> bool {

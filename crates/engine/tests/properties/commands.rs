@@ -23,7 +23,7 @@ pub struct Asked {
 pub enum Clock {
     Stays,
     Moves(i64),
-    /// To when the next timer is due.
+    /// To when the next timer, or the next attempt's deadline, is due.
     ToTimer,
     /// Wherever; also back.
     Jumps(i64),
@@ -31,12 +31,31 @@ pub enum Clock {
 
 #[derive(Clone, Debug)]
 pub enum What {
-    Create { same: bool },
-    Dispatch { aim: Aim, again: bool },
-    Report { aim: Aim, forged: bool, report: Report },
-    Revoke { aim: Aim, cause: Cause, jitter: u64 },
-    Fire { number: u8, due: bool },
-    Operate { call: u8, operation: Operation },
+    Create {
+        same: bool,
+    },
+    Dispatch {
+        aim: Aim,
+        again: bool,
+    },
+    Report {
+        aim: Aim,
+        forged: bool,
+        report: Report,
+    },
+    Revoke {
+        aim: Aim,
+        cause: Cause,
+        jitter: u64,
+    },
+    Fire {
+        number: u8,
+        due: bool,
+    },
+    Operate {
+        call: u8,
+        operation: Operation,
+    },
     /// An earlier command once more, counted from the latest one.
     Repeat(u8),
 }
@@ -54,12 +73,12 @@ pub enum Aim {
 
 pub fn asked() -> impl Strategy<Value = Asked> {
     let clock = prop_oneof![
-        40 => Just(Clock::Stays),
-        25 => (0..10_000_000i64).prop_map(Clock::Moves),
-        25 => Just(Clock::ToTimer),
-        4 => (0..600_000_000i64).prop_map(Clock::Moves),
+        400 => Just(Clock::Stays),
+        150 => (0..3_000_000i64).prop_map(Clock::Moves),
+        150 => Just(Clock::ToTimer),
+        5 => (0..600_000_000i64).prop_map(Clock::Moves),
         1 => any::<i64>().prop_map(Clock::Jumps),
-        3 => (-1_000_000..60_000_000i64).prop_map(Clock::Jumps),
+        10 => (-1_000_000..60_000_000i64).prop_map(Clock::Jumps),
     ];
     let what = prop_oneof![
         2 => any::<bool>().prop_map(|same| What::Create { same }),
@@ -100,7 +119,13 @@ fn checkpoint() -> impl Strategy<Value = Option<NewCheckpoint>> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let fail = (prop::bool::weighted(0.8), proptest::option::weighted(0.2, number()), checkpoint(), money(), any::<u64>());
+    let fail = (
+        prop::bool::weighted(0.95),
+        proptest::option::weighted(0.2, number()),
+        checkpoint(),
+        money(),
+        any::<u64>(),
+    );
     prop_oneof![
         3 => checkpoint().prop_map(|checkpoint| Report::Heartbeat { checkpoint }),
         3 => (output(), money()).prop_map(|(output, cost)| Report::Complete { output, cost }),
@@ -120,8 +145,8 @@ fn report() -> impl Strategy<Value = Report> {
 
 fn output() -> impl Strategy<Value = Output> {
     let data = prop_oneof![
-        6 => Just(serde_json::json!({ "ok": true })),
-        2 => Just(serde_json::json!({ "ok": false })),
+        30 => Just(serde_json::json!({ "ok": true })),
+        10 => Just(serde_json::json!({ "ok": false })),
         1 => Just(serde_json::json!({})),
     ];
     (data, prop::bool::weighted(0.8)).prop_map(|(data, made)| made_of(data, made))
@@ -158,7 +183,7 @@ fn cause() -> impl Strategy<Value = Cause> {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let time = || prop_oneof![10 => 0..900_000_000i64, 1 => any::<i64>()].prop_map(Timestamp);
+    let time = || prop_oneof![10 => 0..3_600_000_000i64, 1 => any::<i64>()].prop_map(Timestamp);
     let step = || prop_oneof![20 => 0..8usize, 1 => any::<StepNo>()];
     let which = prop_oneof![
         Just(Deadline::Run),
@@ -167,10 +192,10 @@ fn operation() -> impl Strategy<Value = Operation> {
     ];
     prop_oneof![
         1 => Just(Operation::Cancel { reason: String::new() }),
-        3 => Just(Operation::Pause { reason: String::new() }),
-        4 => Just(Operation::Resume),
-        4 => proptest::option::of(time()).prop_map(|deadline| Operation::Retry { deadline }),
-        3 => (which, time()).prop_map(|(which, to)| Operation::ExtendDeadline { which, to }),
+        4 => Just(Operation::Pause { reason: String::new() }),
+        8 => Just(Operation::Resume),
+        8 => proptest::option::of(time()).prop_map(|deadline| Operation::Retry { deadline }),
+        8 => (which, time()).prop_map(|(which, to)| Operation::ExtendDeadline { which, to }),
     ]
 }
 
@@ -219,7 +244,12 @@ impl What {
                 let (step, attempt) = aim.at(run, |state| matches!(state, StepState::Ready(_)));
                 let attempt = attempt.wrapping_add(u32::from(!again));
                 let session = SessionId(Uuid::from_u128(u128::from(attempt % 3)));
-                Command::Dispatch { step, secret: secret(step, attempt), session, executor: "executor-1".into() }
+                Command::Dispatch {
+                    step,
+                    secret: secret(step, attempt),
+                    session,
+                    executor: "executor-1".into(),
+                }
             }
             What::Report { aim, forged, report } => {
                 let (step, attempt) = aim.at(run, StepState::is_leased);
@@ -232,9 +262,10 @@ impl What {
                 Command::Revoke { step, attempt, cause: *cause, jitter: *jitter }
             }
             What::Fire { number, due } => Command::Fire(timer(run, *number, *due)),
-            What::Operate { call, operation } => {
-                Command::Operate { call: RequestId(Uuid::from_u128(u128::from(*call))), operation: operation.clone() }
-            }
+            What::Operate { call, operation } => Command::Operate {
+                call: RequestId(Uuid::from_u128(u128::from(*call))),
+                operation: operation.clone(),
+            },
             What::Repeat(_) => return None,
         })
     }

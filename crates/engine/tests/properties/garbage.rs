@@ -19,19 +19,25 @@ use crate::workflows::{Plan, RUN};
 /// Any event but the first.
 pub fn kind() -> impl Strategy<Value = EventKind> {
     let step = prop_oneof![20 => 0..8usize, 1 => any::<StepNo>()];
-    (0..21u8, step, any::<(i64, u32, u64)>(), any::<(bool, u8)>()).prop_map(|(kind, step, numbers, bits)| {
-        make(kind, step, numbers, bits)
-    })
+    (0..21u8, step, any::<(i64, u32, u64)>(), any::<(bool, u8)>())
+        .prop_map(|(kind, step, numbers, bits)| make(kind, step, numbers, bits))
 }
 
-fn make(kind: u8, step: StepNo, (number, attempt, bits): (i64, u32, u64), (flag, few): (bool, u8)) -> EventKind {
+fn make(
+    kind: u8,
+    step: StepNo,
+    (number, attempt, bits): (i64, u32, u64),
+    (flag, few): (bool, u8),
+) -> EventKind {
     let call = RequestId(Uuid::from_u128(u128::from(few % 32)));
     let deadline = Timestamp(number);
     let (some_deadline, some_call) = (flag.then_some(deadline), flag.then_some(call));
     let (cost, some_cost) = (Money(number), flag.then_some(Money(number)));
     let attempt = if flag { u32::from(few % 4) } else { attempt };
-    let cause = [Cause::Failed, Cause::Yielded, Cause::LeaseLost, Cause::Completed, Cause::Stopped][usize::from(few % 5)];
-    let outcome = [Outcome::Succeeded, Outcome::Failed, Outcome::TimedOut, Outcome::Cancelled][usize::from(few % 4)];
+    let cause = [Cause::Failed, Cause::Yielded, Cause::LeaseLost, Cause::Completed, Cause::Stopped]
+        [usize::from(few % 5)];
+    let outcome =
+        [Outcome::Succeeded, Outcome::Failed, Outcome::TimedOut, Outcome::Cancelled][usize::from(few % 4)];
     let error = StepError::new("BOOM", "it broke", flag);
     let some_error = (few % 2 == 0).then(|| error.clone());
     let reason = String::new();
@@ -52,12 +58,19 @@ fn make(kind: u8, step: StepNo, (number, attempt, bits): (i64, u32, u64), (flag,
                 Checkpoint { attempt, sequence: number, done: number, total: number, at: deadline, data };
             EventKind::CheckpointCommitted { step, checkpoint }
         }
-        6 => EventKind::StepSucceeded { step, output: made_of(serde_json::json!({ "ok": flag }), flag), cost },
+        6 => {
+            EventKind::StepSucceeded { step, output: made_of(serde_json::json!({ "ok": flag }), flag), cost }
+        }
         7 => EventKind::StepBackedOff { step, cause, error: some_error, cost: some_cost, until: deadline },
         8 => EventKind::StepReturned { step, cause, error: some_error, cost: some_cost },
         9 => EventKind::StepFailed { step, cause: flag.then_some(cause), error, cost: some_cost },
         10 => EventKind::StepTimedOut { step, error },
-        11 => EventKind::StepCancelled { step, cause: flag.then_some(cause), error: some_error, cost: some_cost },
+        11 => EventKind::StepCancelled {
+            step,
+            cause: flag.then_some(cause),
+            error: some_error,
+            cost: some_cost,
+        },
         12 => EventKind::RunPaused { reason, call: some_call },
         13 => EventKind::RunResumed { call },
         14 => EventKind::RunStopping { outcome, reason, call: some_call },
@@ -78,7 +91,10 @@ pub fn play(plan: &Plan, kinds: &[(EventKind, i64, i64)], asked: &[Asked], other
     let created = EventKind::RunCreated { request: request.clone(), steps: workflow.steps.len() };
     let again = EventKind::RunCreated { request, steps: usize::MAX };
     let first = Event { number: 1, at: Timestamp(0), kind: created };
-    assert_eq!(kinds.iter().fold(None, |run, (kind, number, at)| evolve(run, &event(kind, *number, *at))), None);
+    assert_eq!(
+        kinds.iter().fold(None, |run, (kind, number, at)| evolve(run, &event(kind, *number, *at))),
+        None
+    );
 
     let run = evolve(None, &first);
     let steps = run.as_ref().map(|run| run.steps.clone());

@@ -61,8 +61,12 @@ fn work(world: &mut World) {
 fn lease_step(world: &mut World, step: StepNo) {
     let attempt = world.run.steps[step].attempt() + 1;
     let session = SessionId(Uuid::from_u128(9));
-    let decision =
-        world.give(&Command::Dispatch { step, secret: secret(step, attempt), session, executor: "honest".into() });
+    let decision = world.give(&Command::Dispatch {
+        step,
+        secret: secret(step, attempt),
+        session,
+        executor: "honest".into(),
+    });
     assert!(decision.answer.is_ok(), "a ready row is no ready step: {:?}", decision.answer);
 }
 

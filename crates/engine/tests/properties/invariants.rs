@@ -21,10 +21,14 @@ pub fn events(workflow: &Workflow, before: &Run, events: &[Event], after: &Run) 
         match &event.kind {
             EventKind::StepLeased { step, .. } => {
                 assert!(run.needs_done(workflow, *step), "leased before its needs are done: {event:?}");
-                assert!(matches!(run.steps[*step].state, StepState::Ready(_)), "leased, but not ready: {event:?}");
+                assert!(
+                    matches!(run.steps[*step].state, StepState::Ready(_)),
+                    "leased, but not ready: {event:?}"
+                );
                 assert_eq!(run.state, RunState::Running, "leased while the run is not running");
             }
-            EventKind::ReportRefused { .. } | EventKind::CostBooked { .. } | EventKind::RunRetried { .. } => {}
+            EventKind::ReportRefused { .. } | EventKind::CostBooked { .. } | EventKind::RunRetried { .. } => {
+            }
             _ => assert!(!run.is_terminal(), "after the end: {event:?}"),
         }
         let was = run.state;
@@ -61,7 +65,12 @@ pub fn state(workflow: &Workflow, run: &Run) {
 
 fn one_step(workflow: &Workflow, run: &Run, number: StepNo, step: &Step) {
     let live = step.attempts.iter().filter(|attempt| attempt.end.is_none()).count();
-    assert_eq!(live, usize::from(step.state.is_leased()), "3: live leases of step {number}, {:?}", step.state);
+    assert_eq!(
+        live,
+        usize::from(step.state.is_leased()),
+        "3: live leases of step {number}, {:?}",
+        step.state
+    );
     assert_eq!(step.live().is_some(), step.state.is_leased(), "the live attempt is the last one");
     let cost = step.attempts.iter().fold(Money::ZERO, |sum, attempt| sum + attempt.cost.unwrap_or_default());
     assert_eq!(step.cost, cost, "8: what step {number} cost is the sum of what its attempts cost");
@@ -82,7 +91,9 @@ fn one_step(workflow: &Workflow, run: &Run, number: StepNo, step: &Step) {
             assert!(needs_done, "4: its needs are done");
             assert!(matches!(run.state, RunState::Running | RunState::Paused), "cancelled with its run");
         }
-        StepState::Leased | StepState::Running | StepState::Succeeded => assert!(needs_done, "4: its needs are done"),
+        StepState::Leased | StepState::Running | StepState::Succeeded => {
+            assert!(needs_done, "4: its needs are done");
+        }
         StepState::Skipped => assert!(step.attempts.is_empty(), "3: a skipped step is never leased"),
         StepState::Failed | StepState::TimedOut | StepState::Cancelled => {
             let stopped = matches!(run.state, RunState::Stopping(_) | RunState::Ended(_));
@@ -111,7 +122,11 @@ fn rows(run: &Run) {
             StepState::BackingOff(until) => Some(until),
             _ => None,
         };
-        assert_eq!(rows.timers.get(&Timer::Backoff(number)).copied(), backoff, "the backoff of step {number}");
+        assert_eq!(
+            rows.timers.get(&Timer::Backoff(number)).copied(),
+            backoff,
+            "the backoff of step {number}"
+        );
         let deadline = step.deadline.filter(|_| open && step.state.is_open());
         assert_eq!(rows.timers.get(&Timer::StepDeadline(number)).copied(), deadline);
     }
@@ -136,7 +151,11 @@ pub fn steps(before: &Run, events: &[Event], after: &Run) {
     }
     for (number, (was, is)) in before.steps.iter().zip(&after.steps).enumerate() {
         let granted = leased.get(&number).copied().unwrap_or_default();
-        assert_eq!(is.attempts.len(), was.attempts.len() + granted, "3: attempts rise by one with each lease");
+        assert_eq!(
+            is.attempts.len(),
+            was.attempts.len() + granted,
+            "3: attempts rise by one with each lease"
+        );
         if was.state.is_done() {
             assert_eq!((was.state, &was.output), (is.state, &is.output), "3: done is final");
         }
@@ -180,8 +199,15 @@ pub fn answer(before: &Run, command: &Command, decision: &Decision, after: &Run)
     }
 }
 
+/// What is written for the way from one set of rows to another leads there.
+pub fn leads_to(before: &Rows, after: &Rows) {
+    let mut rows = before.clone();
+    apply(&mut rows, &before.changes(after));
+    assert_eq!(&rows, after, "what is written does not lead to the rows");
+}
+
 /// Does with rows what the store does.
-pub fn apply(rows: &mut Rows, changes: &Changes) {
+fn apply(rows: &mut Rows, changes: &Changes) {
     for step in &changes.unready {
         assert!(rows.ready.remove(step).is_some(), "deletes a ready row that is not there");
     }
@@ -200,9 +226,13 @@ pub fn history(events: &[Event]) {
     let mut ended = false;
     for event in events {
         match &event.kind {
-            EventKind::StepSucceeded { step, .. } => assert!(succeeded.insert(*step), "3: succeeded twice: {event:?}"),
+            EventKind::StepSucceeded { step, .. } => {
+                assert!(succeeded.insert(*step), "3: succeeded twice: {event:?}");
+            }
             EventKind::RunEnded { .. } => assert!(!std::mem::replace(&mut ended, true), "7: ended twice"),
-            EventKind::RunRetried { .. } => assert!(std::mem::replace(&mut ended, false), "7: retried before its end"),
+            EventKind::RunRetried { .. } => {
+                assert!(std::mem::replace(&mut ended, false), "7: retried before its end");
+            }
             _ => {}
         }
     }

@@ -1,14 +1,15 @@
 //! What holds for every run, whatever is asked of it: DESIGN §7, invariants 3 to 9, on random workflows under random commands.
 //!
 //! `workflows` and `commands` make them up, `world` plays them and checks `invariants` after each command, `honest` brings any
-//! state to its end.
+//! state to its end, and `model` counts once more what was counted.
 
 mod commands;
 mod garbage;
 mod honest;
 mod invariants;
-mod world;
+mod model;
 mod workflows;
+mod world;
 
 use longtake_engine::definition::Retry;
 use longtake_engine::retry::{Verdict, judge};
@@ -23,13 +24,13 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(1500))]
+    #![proptest_config(config(1200))]
 
     /// Every invariant holds after every command; and from wherever that led, an honest executor brings the run to its end.
     #[test]
     fn invariants_hold_and_every_run_can_end(
         plan in workflows::plan(),
-        asked in proptest::collection::vec(commands::asked(), 0..70),
+        asked in proptest::collection::vec(commands::asked(), 0..100),
         survivors in any::<u64>(),
     ) {
         let mut world = World::new(plan.workflow(), plan.request());

@@ -37,29 +37,36 @@ struct StepPlan {
 }
 
 pub fn plan() -> impl Strategy<Value = Plan> {
-    let deadline = proptest::option::of(prop_oneof![4 => 0..600_000_000i64, 1 => any::<i64>()]);
+    let deadline = proptest::option::weighted(0.2, prop_oneof![20 => 0..3_600_000_000i64, 1 => any::<i64>()]);
     let requested = proptest::sample::subsequence(vec![0, 1, 2, 3], 0..=2);
     let steps = proptest::collection::vec(step(), 1..=8);
-    (steps, any::<bool>(), requested, deadline)
-        .prop_map(|(steps, backwards, requested, deadline)| Plan { steps, backwards, requested, deadline })
+    (steps, any::<bool>(), requested, deadline).prop_map(|(steps, backwards, requested, deadline)| Plan {
+        steps,
+        backwards,
+        requested,
+        deadline,
+    })
 }
 
 fn step() -> impl Strategy<Value = StepPlan> {
-    let timeout = || proptest::option::weighted(0.3, 1..120u8);
-    let max = proptest::option::weighted(0.3, 1..5u8);
-    let budgets = (1..5u8, 1..5u8, 1..5u8);
+    let timeout = |often| proptest::option::weighted(often, 1..240u8);
+    let max = proptest::option::weighted(0.3, 1..9u8);
+    let needs = (any::<u8>(), any::<u8>()).prop_map(|(some, others)| some & others);
+    let budgets = (1..7u8, 1..7u8, 1..7u8);
     let rest = (budgets, max, any::<bool>(), 0..1_000_000_000u32, any::<bool>());
-    (any::<u8>(), 0..16u8, timeout(), timeout(), rest).prop_map(
-        |(needs, when, step_timeout, attempt_timeout, (budgets, max_attempts, pause, price, produces))| StepPlan {
-            needs,
-            when,
-            step_timeout,
-            attempt_timeout,
-            budgets,
-            max_attempts,
-            pause,
-            price,
-            produces,
+    (needs, 0..40u8, timeout(0.05), timeout(0.3), rest).prop_map(
+        |(needs, when, step_timeout, attempt_timeout, (budgets, max_attempts, pause, price, produces))| {
+            StepPlan {
+                needs,
+                when,
+                step_timeout,
+                attempt_timeout,
+                budgets,
+                max_attempts,
+                pause,
+                price,
+                produces,
+            }
         },
     )
 }
@@ -72,7 +79,9 @@ impl Plan {
         }
         let steps: String = order.into_iter().map(|number| self.steps[number].text(number)).collect();
         let source = format!("format = 1\nname = \"w\"\n{steps}");
-        Arc::new(Workflow::parse(source.as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}\n{source}")))
+        Arc::new(
+            Workflow::parse(source.as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}\n{source}")),
+        )
     }
 
     pub fn request(&self) -> NewRun {
@@ -86,7 +95,12 @@ impl Plan {
             id: RUN,
             tenant: "t".to_owned(),
             version: workflow.version,
-            when: workflow.steps.iter().enumerate().filter_map(|(n, step)| Some((n, answer(step)?))).collect(),
+            when: workflow
+                .steps
+                .iter()
+                .enumerate()
+                .filter_map(|(n, step)| Some((n, answer(step)?)))
+                .collect(),
             input: Arc::new(input),
             requested: self.requested.iter().map(|number| Modality::ALL[*number]).collect(),
             labels: BTreeMap::new(),
@@ -104,17 +118,18 @@ impl StepPlan {
         let names: Vec<String> = needs.iter().map(|need| format!("s{need}")).collect();
         let mut text = format!("[[step]]\nname = \"s{number}\"\nneeds = {names:?}\n");
         let when = match (self.when, needs.first()) {
-            (0 | 1, _) => "input.yes".to_owned(),
-            (2 | 3, _) => "input.no".to_owned(),
-            (4, _) => "input.missing".to_owned(),
-            (5 | 6, Some(need)) => format!("steps.s{need}.output.ok"),
-            (7, Some(need)) => format!("steps.s{need}.output == null || steps.s{need}.output.ok"),
+            (0..4, _) => "input.yes".to_owned(),
+            (4..8, _) => "input.no".to_owned(),
+            (8, _) => "input.missing".to_owned(),
+            (9..12, Some(need)) => format!("steps.s{need}.output.ok"),
+            (12..20, Some(need)) => format!("steps.s{need}.output == null || steps.s{need}.output.ok"),
             _ => String::new(),
         };
         if !when.is_empty() {
             let _ = writeln!(text, "when = \"{when}\"");
         }
-        for (key, timeout) in [("step_timeout", self.step_timeout), ("attempt_timeout", self.attempt_timeout)] {
+        for (key, timeout) in [("step_timeout", self.step_timeout), ("attempt_timeout", self.attempt_timeout)]
+        {
             text.extend(timeout.map(|timeout| format!("{key} = \"{timeout}s\"\n")));
         }
         let (failures, losses, yields) = self.budgets;

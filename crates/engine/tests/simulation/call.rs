@@ -19,6 +19,7 @@ pub struct Call {
     pub sends: Cell<u32>,
 }
 
+#[derive(Clone)]
 pub enum Body {
     Submit(Vec<Asked>),
     Operate(Asked),
@@ -78,6 +79,12 @@ impl Hands<'_> {
         self.effects.push(Effect::Alarm(self.now + after, alarm));
     }
 
+    /// At some time between so many milliseconds from now.
+    pub fn alarm_within(&mut self, from: i64, to: i64, alarm: Alarm) {
+        let after = Duration::from_millis(self.rng.range(from, to));
+        self.alarm(after, alarm);
+    }
+
     pub fn call(&mut self, body: Body) -> Rc<Call> {
         *self.calls += 1;
         Rc::new(Call { id: *self.calls, body, sends: Cell::new(0) })
@@ -130,9 +137,11 @@ impl Outbox {
     }
 
     /// Asks once more what was answered with a failure.
-    pub fn resend(&mut self, call: &Rc<Call>, hands: &mut Hands<'_>) {
+    pub fn resend(&mut self, call: &Call, hands: &mut Hands<'_>) -> u64 {
+        let call = hands.call(call.body.clone());
         self.waiting.insert(call.id, (call.clone(), 0));
-        hands.alarm(Duration::from_millis(hands.rng.range(50, 1000)), Alarm::Again(call.id));
+        hands.alarm_within(50, 1000, Alarm::Again(call.id));
+        call.id
     }
 
     fn transmit(&mut self, id: u64, hands: &mut Hands<'_>) {
@@ -155,8 +164,8 @@ impl Outbox {
         if *tries >= most {
             return self.answered(id);
         }
-        let pause = Duration::from_millis(hands.rng.range(20, 400 * i64::from(*tries).min(4)));
-        hands.alarm(pause, Alarm::Again(id));
+        let longest = 400 * i64::from(*tries).min(4);
+        hands.alarm_within(20, longest, Alarm::Again(id));
         None
     }
 

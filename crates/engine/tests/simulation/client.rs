@@ -56,7 +56,8 @@ impl Client {
             return;
         };
         let Some(answered) = self.outbox.answered(call) else { return };
-        let failed = |answer: &Result<_, Failure>| matches!(answer, Err(Failure::Overloaded | Failure::Storage(_)));
+        let failed =
+            |answer: &Result<_, Failure>| matches!(answer, Err(Failure::Overloaded | Failure::Storage(_)));
         if reply.answers.iter().any(failed) {
             self.outbox.resend(&answered, hands);
         }
@@ -76,7 +77,9 @@ pub fn operation(run: RunId, steps: usize, hands: &mut Hands<'_>) -> Asked {
         0 => Operation::Cancel { reason: String::new() },
         1..=3 => Operation::Pause { reason: "a look".to_owned() },
         4..=6 => Operation::Resume,
-        7 | 8 => Operation::Retry { deadline: rng.chance(300).then(|| hands.now + Duration::from_secs(rng.range(-5, 200))) },
+        7 | 8 => Operation::Retry {
+            deadline: rng.chance(300).then(|| hands.now + Duration::from_secs(rng.range(-5, 200))),
+        },
         _ => Operation::ExtendDeadline {
             which: *rng.pick(&[Deadline::Run, Deadline::Step(step), Deadline::Attempt(step)]),
             to: hands.now + Duration::from_secs(rng.range(-2, 120)),
@@ -107,7 +110,7 @@ impl Liar {
         if hands.calm {
             return;
         }
-        hands.alarm(Duration::from_millis(hands.rng.range(100, 3000)), Alarm::Act(0));
+        hands.alarm_within(100, 3000, Alarm::Act(0));
         let call = self.lie(hands);
         hands.effects.push(Effect::Send(call));
     }
@@ -126,7 +129,10 @@ impl Liar {
         if hands.rng.chance(400) {
             let leases = vec![LeaseBeat { token, checkpoint: None, progress: None }];
             let session = hands.rng.session();
-            return hands.call(Body::Beat(Beat { session, executor: Arc::from("liar"), leases, complete: true }, Duration::ZERO));
+            return hands.call(Body::Beat(
+                Beat { session, executor: Arc::from("liar"), leases, complete: true },
+                Duration::ZERO,
+            ));
         }
         let workflow = &workflows::pool()[0];
         let output = workflows::output(workflow, 0, hands.rng.next() >> 12, hands.rng);

@@ -10,12 +10,12 @@ use longtake_engine::event::{Event, EventKind};
 use longtake_engine::evolve;
 use longtake_engine::ids::{RunId, RunNo, SessionId, StepNo};
 use longtake_engine::lane::work::{
-    AdoptedSession, Fence, Found, Housekeep, HotRow, Load, Loaded, RunWrite, SessionWrite, Stored, Write,
+    AdoptedSession, Fence, Found, HotRow, Housekeep, Load, Loaded, RunWrite, SessionWrite, Stored, Write,
 };
 use longtake_engine::run::{Checkpoint, CheckpointData, Run};
 use longtake_engine::time::{Duration, Timestamp};
 
-use crate::rules;
+use crate::rules::Judge;
 use crate::stats::{Hit, Stats};
 
 /// One life of a server.
@@ -33,6 +33,8 @@ pub struct Db {
     pub late: Vec<Late>,
     /// The latest end that was ever committed for a session: what executors may believe.
     pub promised: BTreeMap<SessionId, Timestamp>,
+    /// Sessions that have ended at some time; a name that goes on being used may lose its leases at any time.
+    pub ended: BTreeSet<SessionId>,
     /// How often a complete heartbeat left a lease out.
     pub left_out: BTreeMap<(RunId, StepNo, u32), u32>,
     /// Runs of which a write was refused, and when last.
@@ -92,6 +94,7 @@ impl Db {
             outages: Vec::new(),
             late: Vec::new(),
             promised: BTreeMap::new(),
+            ended: BTreeSet::new(),
             left_out: BTreeMap::new(),
             refused: BTreeMap::new(),
             fences_sessions,
@@ -144,7 +147,10 @@ impl Db {
 
     fn apply(&mut self, write: &Write, replica: Replica, now: Timestamp) -> Applied {
         self.stats.hit(Hit::Write);
-        let renewed = write.sessions.iter().filter_map(|session| Some((session.id, self.renew(session, replica, now)?)));
+        let renewed = write
+            .sessions
+            .iter()
+            .filter_map(|session| Some((session.id, self.renew(session, replica, now)?)));
         let sessions = renewed.collect::<Vec<_>>().into_iter().collect();
         let mut written = BTreeMap::new();
         for run in &write.runs {
@@ -202,14 +208,23 @@ impl Db {
 
     fn store(&mut self, write: &RunWrite, now: Timestamp) -> RunNo {
         let row = self.runs.remove(&write.id);
-        let row = rules::with_events(row, write, &mut self.numbers, now, &self.sessions, &self.left_out, &mut self.stats);
+        let judge = Judge {
+            id: write.id,
+            workflow: &write.workflow,
+            now,
+            sessions: &self.sessions,
+            ended: &self.ended,
+            left_out: &self.left_out,
+        };
+        let row = judge.with_events(row, write, &mut self.numbers, &mut self.stats);
         let no = row.no;
         self.runs.insert(write.id, row);
         no
     }
 
     pub fn load(&mut self, load: &Load, now: Timestamp) -> Loaded {
-        let locked: BTreeSet<RunId> = load.runs.iter().filter(|(_, lock)| **lock).map(|(run, _)| *run).collect();
+        let locked: BTreeSet<RunId> =
+            load.runs.iter().filter(|(_, lock)| **lock).map(|(run, _)| *run).collect();
         if !locked.is_empty() {
             self.stats.hit(Hit::LockedRead);
             self.wait_for(&locked, &BTreeSet::new(), now);
@@ -257,6 +272,7 @@ impl Db {
                 if !over {
                     continue;
                 }
+                self.ended.insert(*id);
             }
             ended.push((*id, self.held_by(*id)));
         }
@@ -277,9 +293,11 @@ impl Db {
     pub fn housekeep(&mut self, round: &Housekeep, replica: Replica, now: Timestamp) -> Found {
         self.credit_outage(now);
         self.presence.insert(replica, now);
-        let present = |other: Replica| self.presence.get(&other).is_some_and(|seen| now.since(*seen) <= PRESENT);
+        let present =
+            |other: Replica| self.presence.get(&other).is_some_and(|seen| now.since(*seen) <= PRESENT);
         let others = self.presence.keys().filter(|other| **other != replica && present(**other)).count();
-        let gone: BTreeSet<Replica> = self.sessions.values().map(|row| row.replica).filter(|of| !present(*of)).collect();
+        let gone: BTreeSet<Replica> =
+            self.sessions.values().map(|row| row.replica).filter(|of| !present(*of)).collect();
         let mut adopted: BTreeSet<SessionId> = BTreeSet::new();
         for (id, row) in &mut self.sessions {
             if gone.contains(&row.replica) {
@@ -295,11 +313,19 @@ impl Db {
         adopted.extend(holders.filter(|id| round.thorough && !self.sessions.contains_key(id)));
         let adopted = adopted.into_iter().map(|id| self.adopted(id)).collect();
         let horizon = now + round.horizon;
-        let timers = self.runs.iter().flat_map(|(id, row)| row.timers.iter().map(move |(timer, due)| (*due, *id, *timer)));
+        let timers = self
+            .runs
+            .iter()
+            .flat_map(|(id, row)| row.timers.iter().map(move |(timer, due)| (*due, *id, *timer)));
         Found {
             timers: timers.filter(|(due, ..)| *due <= horizon).collect(),
             ready: round.queues.iter().filter(|queue| !self.ready_rows(queue).is_empty()).cloned().collect(),
-            changed: round.watched.iter().filter(|watched| self.changed(watched)).map(|(run, ..)| *run).collect(),
+            changed: round
+                .watched
+                .iter()
+                .filter(|watched| self.changed(watched))
+                .map(|(run, ..)| *run)
+                .collect(),
             adopted,
             others,
             outages: self.outages.clone(),
@@ -313,7 +339,13 @@ impl Db {
     fn adopted(&self, id: SessionId) -> AdoptedSession {
         let runs = self.held_by(id);
         match self.sessions.get(&id) {
-            Some(row) => AdoptedSession { id, executor: row.executor.clone(), until: row.until, ended: row.ended, runs },
+            Some(row) => AdoptedSession {
+                id,
+                executor: row.executor.clone(),
+                until: row.until,
+                ended: row.ended,
+                runs,
+            },
             None => AdoptedSession { id, executor: Arc::from("?"), until: Timestamp(0), ended: true, runs },
         }
     }
@@ -345,7 +377,11 @@ impl Row {
         for (number, step) in run.steps.iter_mut().enumerate() {
             let Some(checkpoint) = &mut step.checkpoint else { continue };
             let kept = &self.checkpoints[&number];
-            assert_eq!((kept.attempt, kept.sequence), (checkpoint.attempt, checkpoint.sequence), "content of a checkpoint");
+            assert_eq!(
+                (kept.attempt, kept.sequence),
+                (checkpoint.attempt, checkpoint.sequence),
+                "content of a checkpoint"
+            );
             checkpoint.data = kept.data.clone();
         }
         Stored { no: self.no, run, workflow: self.workflow.clone() }

@@ -12,7 +12,7 @@ use longtake_engine::run::{CheckpointData, StepError};
 use longtake_engine::time::{Duration, Timestamp};
 use serde_json::json;
 
-use crate::call::{Alarm, Body, Hands, Heard, Outbox};
+use crate::call::{Alarm, Body, Call, Hands, Heard, Outbox};
 use crate::rng::Rng;
 use crate::workflows;
 
@@ -68,7 +68,13 @@ const POLL: u64 = 1;
 const FIRST_TASK: u64 = 2;
 
 impl Executor {
-    pub fn new(name: &str, queues: Vec<Arc<str>>, slots: usize, hazards: Hazards, hands: &mut Hands<'_>) -> Executor {
+    pub fn new(
+        name: &str,
+        queues: Vec<Arc<str>>,
+        slots: usize,
+        hazards: Hazards,
+        hands: &mut Hands<'_>,
+    ) -> Executor {
         hands.alarm(Duration::from_millis(hands.now.0 % 50), Alarm::Act(POLL));
         Executor {
             name: Arc::from(name),
@@ -90,7 +96,8 @@ impl Executor {
     /// Finishes nothing more, gives back what it holds.
     pub fn drain(&mut self, hands: &mut Hands<'_>) {
         self.draining = true;
-        let tasks: Vec<u64> = self.tasks.iter().filter(|(_, task)| !task.forgotten).map(|(id, _)| *id).collect();
+        let tasks: Vec<u64> =
+            self.tasks.iter().filter(|(_, task)| !task.forgotten).map(|(id, _)| *id).collect();
         tasks.into_iter().for_each(|task| self.give_back(task, "drain", hands));
     }
 
@@ -101,10 +108,6 @@ impl Executor {
         self.tasks.values_mut().for_each(|task| task.stalls = false);
         self.tasks.retain(|_, task| !task.forgotten);
         self.poll(hands);
-    }
-
-    pub fn has_tasks(&self) -> bool {
-        !self.tasks.is_empty()
     }
 
     pub fn alarm(&mut self, alarm: Alarm, hands: &mut Hands<'_>) {
@@ -132,20 +135,27 @@ impl Executor {
                 hands.alarm(Duration::from_millis(pause), Alarm::Act(POLL));
             }
             Body::Beat(beat, _) => self.heard_beat(call, beat, reply, hands),
-            Body::Report(reports, next) => self.heard_report(call, reports, next.is_some(), reply, hands),
+            Body::Report(reports, _) => self.heard_report(&answered, reports, reply, hands),
             Body::Submit(_) | Body::Operate(_) => {}
         }
     }
 
     fn unanswered(&mut self, call: u64, hands: &mut Hands<'_>) {
         let is_beat = self.beating.is_some_and(|(beat, _)| beat == call);
-        let most = if is_beat { 1 } else if self.polling == Some(call) { 6 } else { u32::MAX };
+        let most = if is_beat {
+            1
+        } else if self.polling == Some(call) {
+            6
+        } else {
+            u32::MAX
+        };
         if self.outbox.unanswered(call, most, hands).is_none() {
             return;
         }
         if is_beat {
             self.beating = None;
-            self.beat_after(Duration::from_millis(hands.rng.range(50, 500)), hands);
+            let pause = Duration::from_millis(hands.rng.range(50, 500));
+            self.beat_after(pause, hands);
         }
         if self.polling == Some(call) {
             self.polling = None;
@@ -158,7 +168,7 @@ impl Executor {
         self.tasks.clear();
         (self.polling, self.beating, self.session_end) = (None, None, None);
         self.session = hands.rng.session();
-        hands.alarm(Duration::from_millis(hands.rng.range(1, 100)), Alarm::Act(POLL));
+        hands.alarm_within(1, 100, Alarm::Act(POLL));
     }
 
     fn next_poll(&self, free: usize, park: bool, rng: &mut Rng) -> Poll {
@@ -327,7 +337,10 @@ impl Executor {
             Report::Yield { reason: "preempted".to_owned(), checkpoint, cost, jitter }
         } else {
             let mark = hands.rng.next() >> 12;
-            Report::Complete { output: workflows::output(&task.grant.workflow, token.step(), mark, hands.rng), cost }
+            Report::Complete {
+                output: workflows::output(&task.grant.workflow, token.step(), mark, hands.rng),
+                cost,
+            }
         };
         let complete = matches!(report, Report::Complete { .. });
         self.report(id, report, complete && hands.rng.chance(400), hands);
@@ -336,7 +349,8 @@ impl Executor {
     fn give_back(&mut self, id: u64, why: &str, hands: &mut Hands<'_>) {
         let Some(task) = self.tasks.get_mut(&id).filter(|task| task.reporting.is_none()) else { return };
         let checkpoint = hands.rng.chance(700).then(|| task.checkpoint());
-        let report = Report::Yield { reason: why.to_owned(), checkpoint, cost: None, jitter: hands.rng.next() };
+        let report =
+            Report::Yield { reason: why.to_owned(), checkpoint, cost: None, jitter: hands.rng.next() };
         self.report(id, report, false, hands);
     }
 
@@ -353,28 +367,28 @@ impl Executor {
 
     fn heard_report(
         &mut self,
-        call: u64,
+        call: &Call,
         reports: &[(LeaseToken, Report)],
-        more: bool,
         reply: &Rc<Reply>,
         hands: &mut Hands<'_>,
     ) {
-        for ((token, report), answer) in reports.iter().zip(&reply.answers) {
+        for ((token, _), answer) in reports.iter().zip(&reply.answers) {
             match answer {
                 Ok(_) => self.drop_lease(token),
-                Err(Failure::Refused(Refusal::LeaseSuperseded { .. } | Refusal::LeaseUnknown | Refusal::RunStopped)) => {
+                Err(Failure::Refused(
+                    Refusal::LeaseSuperseded { .. } | Refusal::LeaseUnknown | Refusal::RunStopped,
+                )) => {
                     self.drop_lease(token);
                 }
                 Err(Failure::Refused(refusal)) => panic!("a report was answered with {refusal}"),
                 Err(Failure::Storage(_) | Failure::Overloaded) => {
-                    let task = self.tasks.iter().find(|(_, task)| task.reporting == Some(call)).map(|(id, _)| *id);
-                    if let Some(task) = task {
-                        self.report(task, report.clone(), false, hands);
+                    if let Some(task) = self.tasks.values_mut().find(|task| task.reporting == Some(call.id)) {
+                        task.reporting = Some(self.outbox.resend(call, hands));
                     }
                 }
             }
         }
-        if more {
+        if matches!(call.body, Body::Report(_, Some(_))) {
             self.take(reply, hands);
         }
         hands.alarm(Duration::from_millis(1), Alarm::Act(POLL));

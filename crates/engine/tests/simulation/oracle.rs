@@ -1,14 +1,14 @@
 //! What must hold of every reply at the moment at which it is given.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use longtake_engine::command::{Answer, Command, Operation, Refusal, Report};
+use longtake_engine::event::{Event, EventKind};
 use longtake_engine::ids::{LeaseToken, RunId, SessionId, StepNo};
 use longtake_engine::lane::{Asked, Failure, Grant, Reply, Standing};
 use longtake_engine::run::{Attempt, Cause, Run, StepState};
 use longtake_engine::time::Timestamp;
-use longtake_engine::decide;
+use longtake_engine::{decide, evolve};
 
 use crate::call::{Body, reported};
 use crate::db::{Db, Row};
@@ -91,12 +91,18 @@ impl Ledger {
                 }
             }
             (Command::Operate { call, .. }, Answer::Done { changed: true }) => {
-                assert!(row.history.iter().any(|(_, run)| run.calls.contains(call)), "the call is not in the history");
+                assert!(
+                    row.history.iter().any(|(_, run)| run.calls.contains(call)),
+                    "the call is not in the history"
+                );
             }
             (Command::Operate { operation, .. }, Answer::Done { changed: false }) => {
                 db.stats.hit(Hit::RepeatedCall);
                 let deadline = matches!(operation, Operation::ExtendDeadline { .. });
-                assert!(deadline || explains(asked, &Ok(answer.clone()), given, db), "nothing to change, but there was");
+                assert!(
+                    deadline || explains(asked, &Ok(answer.clone()), given, db),
+                    "nothing to change, but there was"
+                );
             }
             (command, answer) => panic!("{command:?} was answered with {answer:?}"),
         }
@@ -110,7 +116,10 @@ impl Ledger {
         (report, fresh): (&Report, bool),
     ) {
         let Some(end) = &attempt.end else {
-            return assert!(matches!(report, Report::Heartbeat { .. }), "acknowledged, but the attempt goes on");
+            return assert!(
+                matches!(report, Report::Heartbeat { .. }),
+                "acknowledged, but the attempt goes on"
+            );
         };
         let own = matches!(end.cause, Cause::Completed | Cause::Failed | Cause::Yielded);
         assert!(fresh || own, "a report is in that was never made");
@@ -121,9 +130,16 @@ impl Ledger {
                 assert_eq!(stored, output, "another output was acknowledged");
                 self.completed.insert((run, step), (number, (*output.data).clone()));
             }
-            Report::Fail { .. } if fresh => assert_eq!(end.cause, Cause::Failed, "a failure was acknowledged"),
-            Report::Yield { .. } if fresh => assert_eq!(end.cause, Cause::Yielded, "a yield was acknowledged"),
-            Report::Heartbeat { .. } | Report::Complete { .. } | Report::Fail { .. } | Report::Yield { .. } => {}
+            Report::Fail { .. } if fresh => {
+                assert_eq!(end.cause, Cause::Failed, "a failure was acknowledged")
+            }
+            Report::Yield { .. } if fresh => {
+                assert_eq!(end.cause, Cause::Yielded, "a yield was acknowledged")
+            }
+            Report::Heartbeat { .. }
+            | Report::Complete { .. }
+            | Report::Fail { .. }
+            | Report::Yield { .. } => {}
         }
     }
 
@@ -138,19 +154,29 @@ impl Ledger {
             _ => panic!("a grant for somebody who did not ask"),
         };
         assert_eq!(attempt.session, asker.session, "a grant of another's lease");
-        assert!(asker.queues.iter().any(|queue| **queue == row.workflow.steps[token.step()].queue), "a queue not asked for");
+        assert!(
+            asker.queues.iter().any(|queue| **queue == row.workflow.steps[token.step()].queue),
+            "a queue not asked for"
+        );
         let to = self.granted.entry((token.run, token.step, token.attempt)).or_insert(attempt.session);
         if *to != attempt.session {
             panic!("a lease was given to two sessions");
         }
         let leased = row.history.iter().find(|(_, run)| run.steps[token.step()].attempt() >= token.attempt);
         let (_, at_lease) = leased.expect("the commit of the lease");
-        let kept = at_lease.steps[token.step()].checkpoint.as_ref().filter(|kept| kept.attempt < token.attempt);
+        let kept =
+            at_lease.steps[token.step()].checkpoint.as_ref().filter(|kept| kept.attempt < token.attempt);
         let shown = grant.run.checkpoint.as_ref();
-        let key = |checkpoint: Option<&longtake_engine::run::Checkpoint>| checkpoint.map(|kept| (kept.attempt, kept.sequence));
+        let key = |checkpoint: Option<&longtake_engine::run::Checkpoint>| {
+            checkpoint.map(|kept| (kept.attempt, kept.sequence))
+        };
         assert_eq!(key(shown), key(kept), "the checkpoint that was handed over");
         if let Some(shown) = shown {
-            assert_eq!(shown.data.data["done"], serde_json::json!(shown.done), "the content of the checkpoint");
+            assert_eq!(
+                shown.data.data["done"],
+                serde_json::json!(shown.done),
+                "the content of the checkpoint"
+            );
         }
         if asker.max_steps < given.reply.grants.len() {
             panic!("more steps than were asked for");
@@ -174,18 +200,23 @@ fn check_checkpoint(token: &LeaseToken, (fresh, sequence, sent): (bool, i64, i64
     let attempt = row.run.steps[token.step()].numbered(token.attempt).expect("an attempt that is stored");
     assert_eq!(attempt.secret, token.secret.hash(), "a forged lease was renewed");
     assert!(!fresh || sequence >= sent, "a checkpoint was acknowledged as {sequence}, but {sent} was sent");
-    let stored = |(_, run): &(Timestamp, Rc<Run>)| {
-        let kept = run.steps[token.step()].checkpoint.as_ref();
-        kept.is_some_and(|kept| (kept.attempt, kept.sequence) == (token.attempt, sequence))
+    let stored = |event: &Event| match &event.kind {
+        EventKind::CheckpointCommitted { step, checkpoint } => {
+            (*step, checkpoint.attempt, checkpoint.sequence) == (token.step(), token.attempt, sequence)
+        }
+        _ => false,
     };
-    assert!(sequence == 0 || row.history.iter().any(stored), "checkpoint {sequence} was acknowledged and is not stored");
+    assert!(
+        sequence == 0 || row.events.iter().any(stored),
+        "checkpoint {sequence} was acknowledged and is not stored"
+    );
 }
 
 fn check_failure(asked: &Asked, failure: &Failure, given: &Given<'_>, db: &mut Db) {
     match failure {
         Failure::Overloaded => {
             db.stats.hit(Hit::Overloaded);
-            assert!(given.caller.call.sends.get() > 1 || !db.runs.contains_key(&asked.run), "overloaded, but done");
+            assert!(matches!(asked.command, Command::Create(_)), "only submits may be shed");
         }
         Failure::Storage(_) => {
             db.stats.hit(Hit::StorageFailure);
@@ -202,15 +233,18 @@ fn check_failure(asked: &Asked, failure: &Failure, given: &Given<'_>, db: &mut D
                 Refusal::NotReady | Refusal::WrongState(_) | Refusal::StepUnknown(_) => Hit::WrongState,
             });
             let answer = Err(refusal.clone());
-            assert!(explains(asked, &answer, given, db), "{refusal} to {:?}, which nothing explains", asked.command);
+            assert!(
+                explains(asked, &answer, given, db),
+                "{refusal} to {:?}, which nothing explains",
+                asked.command
+            );
         }
     }
 }
 
-/// Whether a command's effect is stored.
+/// Whether a command's effect is stored, where nobody else could have had it.
 fn shows(row: &Row, command: &Command) -> bool {
     match command {
-        Command::Create(request) => row.run.request.content_hash == request.content_hash,
         Command::Report { lease, report: Report::Complete { output, .. } } => {
             row.run.steps.get(lease.step).is_some_and(|step| step.output.as_ref() == Some(output))
         }
@@ -229,13 +263,25 @@ fn explains(asked: &Asked, answer: &Result<Answer, Refusal>, given: &Given<'_>, 
     let Some(row) = db.runs.get(&asked.run) else {
         return matches!(answer, Err(Refusal::RunUnknown(_) | Refusal::LeaseUnknown));
     };
-    if !row.existed(given.caller.arrived) && matches!(answer, Err(Refusal::RunUnknown(_) | Refusal::LeaseUnknown)) {
+    if !row.existed(given.caller.arrived)
+        && matches!(answer, Err(Refusal::RunUnknown(_) | Refusal::LeaseUnknown))
+    {
         return true;
     }
     let times = [given.now, given.here, given.caller.arrived];
-    row.since(given.caller.arrived).iter().any(|(_, run)| {
-        times.iter().any(|time| alike(&decide(&row.workflow, asked.run, Some(run), &asked.command, *time).answer))
-    })
+    let explained = |run: &Run| {
+        times
+            .iter()
+            .any(|time| alike(&decide(&row.workflow, asked.run, Some(run), &asked.command, *time).answer))
+    };
+    // Between what was committed, the states between the commands of a batch count as well.
+    let mut run = (*row.since(given.caller.arrived)[0].1).clone();
+    let later = usize::try_from(run.last_event).unwrap_or(0);
+    explained(&run)
+        || row.events[later..].iter().any(|event| {
+            run = evolve(Some(run.clone()), event).expect("a run");
+            explained(&run)
+        })
 }
 
 /// An executor may believe only an end that is committed.

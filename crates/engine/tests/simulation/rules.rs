@@ -1,6 +1,6 @@
 //! What must hold of every commit (DESIGN §7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use longtake_engine::definition::Workflow;
@@ -15,90 +15,74 @@ use longtake_engine::time::Timestamp;
 use crate::db::{Row, SessionRow, kept};
 use crate::stats::{Hit, Stats};
 
-/// The rows after a write whose fence held: every event must be allowed where it stands, and the rows must be what the state,
-/// which is the fold of the events, asks for.
-pub fn with_events(
-    row: Option<Row>,
-    write: &RunWrite,
-    numbers: &mut i64,
-    now: Timestamp,
-    sessions: &BTreeMap<SessionId, SessionRow>,
-    left_out: &BTreeMap<(RunId, StepNo, u32), u32>,
-    stats: &mut Stats,
-) -> Row {
-    let (mut row, mut run) = match (row, &write.fence) {
-        (Some(row), _) => {
-            let run = (*row.run).clone();
-            (row, Some(run))
-        }
-        (None, Fence::Absent(request)) => {
-            assert_eq!(write.id, request.id, "the fence names another run");
-            *numbers += 1;
-            (new_row(RunNo(*numbers), write, now), None)
-        }
-        (None, Fence::Version { .. }) => panic!("a fence on a run that does not exist held"),
-    };
-    assert!(!write.events.is_empty(), "a write that changes nothing");
-    for event in &write.events {
-        let before = run.take();
-        let last = before.as_ref().map_or(0, |run| run.last_event);
-        assert_eq!(event.number, last + 1, "events have a gap");
-        let judge = Judge { id: write.id, workflow: &write.workflow, now, sessions, left_out };
-        judge.check(before.as_ref(), event, stats);
-        let event = kept(event);
-        run = evolve(before, &event);
-        row.events.push(event);
-    }
-    let run = run.expect("events make a run");
-    assert_eq!(write.row, HotRow::of(&run), "the hot row is not the fold of the events");
-    for step in &write.changes.unready {
-        assert!(row.ready.remove(step).is_some(), "a ready row was to be deleted that is not there");
-    }
-    for (step, since) in &write.changes.ready {
-        assert!(row.ready.insert(*step, *since).is_none(), "a ready row was there already");
-    }
-    for timer in &write.changes.unset {
-        assert!(row.timers.remove(timer).is_some(), "a timer was to be deleted that is not there");
-    }
-    row.timers.extend(write.changes.set.iter().copied());
-    row.checkpoints.extend(write.checkpoints.iter().cloned());
-    let wanted = Rows::of(&run);
-    assert_eq!((&row.ready, &row.timers), (&wanted.ready, &wanted.timers), "rows are not what the state asks for");
-    row.hot = write.row.clone();
-    row.run = Rc::new(run);
-    row.history.push((now, row.run.clone()));
-    row
-}
-
-fn new_row(no: RunNo, write: &RunWrite, now: Timestamp) -> Row {
-    let Some(EventKind::RunCreated { .. }) = write.events.first().map(|event| &event.kind) else {
-        panic!("a history that does not begin with RunCreated");
-    };
-    let run = evolve(None, &write.events[0]).expect("a run");
-    assert!(write.events[0].at <= now + longtake_engine::time::Duration::from_secs(3600), "an event of the future");
-    Row {
-        no,
-        workflow: write.workflow.clone(),
-        run: Rc::new(run),
-        hot: write.row.clone(),
-        events: Vec::new(),
-        ready: BTreeMap::new(),
-        timers: BTreeMap::new(),
-        checkpoints: BTreeMap::new(),
-        history: Vec::new(),
-    }
-}
-
-/// What an event is judged by.
-struct Judge<'a> {
-    id: RunId,
-    workflow: &'a Workflow,
-    now: Timestamp,
-    sessions: &'a BTreeMap<SessionId, SessionRow>,
-    left_out: &'a BTreeMap<(RunId, StepNo, u32), u32>,
+/// What a write is judged by.
+pub struct Judge<'a> {
+    pub id: RunId,
+    pub workflow: &'a Workflow,
+    pub now: Timestamp,
+    pub sessions: &'a BTreeMap<SessionId, SessionRow>,
+    pub ended: &'a BTreeSet<SessionId>,
+    pub left_out: &'a BTreeMap<(RunId, StepNo, u32), u32>,
 }
 
 impl Judge<'_> {
+    /// The rows after a write whose fence held: every event must be allowed where it stands, and the rows must be what the
+    /// state, which is the fold of the events, asks for.
+    pub fn with_events(
+        &self,
+        row: Option<Row>,
+        write: &RunWrite,
+        numbers: &mut i64,
+        stats: &mut Stats,
+    ) -> Row {
+        let now = self.now;
+        let (mut row, mut run) = match (row, &write.fence) {
+            (Some(row), _) => {
+                let run = (*row.run).clone();
+                (row, Some(run))
+            }
+            (None, Fence::Absent(request)) => {
+                assert_eq!(write.id, request.id, "the fence names another run");
+                *numbers += 1;
+                (new_row(RunNo(*numbers), write, now), None)
+            }
+            (None, Fence::Version { .. }) => panic!("a fence on a run that does not exist held"),
+        };
+        assert!(!write.events.is_empty(), "a write that changes nothing");
+        for event in &write.events {
+            let before = run.take();
+            let last = before.as_ref().map_or(0, |run| run.last_event);
+            assert_eq!(event.number, last + 1, "events have a gap");
+            self.check(before.as_ref(), event, stats);
+            let event = kept(event);
+            run = evolve(before, &event);
+            row.events.push(event);
+        }
+        let run = run.expect("events make a run");
+        assert_eq!(write.row, HotRow::of(&run), "the hot row is not the fold of the events");
+        for step in &write.changes.unready {
+            assert!(row.ready.remove(step).is_some(), "a ready row was to be deleted that is not there");
+        }
+        for (step, since) in &write.changes.ready {
+            assert!(row.ready.insert(*step, *since).is_none(), "a ready row was there already");
+        }
+        for timer in &write.changes.unset {
+            assert!(row.timers.remove(timer).is_some(), "a timer was to be deleted that is not there");
+        }
+        row.timers.extend(write.changes.set.iter().copied());
+        row.checkpoints.extend(write.checkpoints.iter().cloned());
+        let wanted = Rows::of(&run);
+        assert_eq!(
+            (&row.ready, &row.timers),
+            (&wanted.ready, &wanted.timers),
+            "rows are not what the state asks for"
+        );
+        row.hot = write.row.clone();
+        row.run = Rc::new(run);
+        row.history.push((now, row.run.clone()));
+        row
+    }
+
     fn check(&self, before: Option<&Run>, event: &Event, stats: &mut Stats) {
         let Some(run) = before else {
             return assert!(matches!(event.kind, EventKind::RunCreated { .. }), "the first event");
@@ -122,7 +106,10 @@ impl Judge<'_> {
             EventKind::RunStopping { outcome, .. } => {
                 let timed_out = run.steps.iter().any(|step| step.state == StepState::TimedOut);
                 if *outcome == Outcome::TimedOut && !timed_out {
-                    assert!(run.deadline.is_some_and(|deadline| deadline <= self.now), "stopped before its deadline");
+                    assert!(
+                        run.deadline.is_some_and(|deadline| deadline <= self.now),
+                        "stopped before its deadline"
+                    );
                     stats.hit(Hit::RunTimedOut);
                 }
                 if *outcome == Outcome::Cancelled {
@@ -132,7 +119,10 @@ impl Judge<'_> {
             EventKind::RunEnded { outcome, .. } => {
                 assert!(!run.steps.iter().any(|step| step.state.is_open()), "ended with an open step");
                 let succeeded = *outcome == Outcome::Succeeded;
-                assert!(!succeeded || run.steps.iter().all(|step| step.state.is_done()), "SUCCEEDED without its steps");
+                assert!(
+                    !succeeded || run.steps.iter().all(|step| step.state.is_done()),
+                    "SUCCEEDED without its steps"
+                );
                 stats.hit(if succeeded { Hit::Succeeded } else { Hit::Failed });
             }
             EventKind::RunPaused { .. } => stats.hit(Hit::Paused),
@@ -150,18 +140,29 @@ impl Judge<'_> {
         let live = step.live();
         match kind {
             EventKind::StepReady { .. } => match step.state {
-                StepState::Pending => assert!(run.needs_done(self.workflow, number), "ready before its needs"),
-                StepState::BackingOff(until) => assert!(until <= self.now, "ready before its backoff is over"),
+                StepState::Pending => {
+                    assert!(run.needs_done(self.workflow, number), "ready before its needs")
+                }
+                StepState::BackingOff(until) => {
+                    assert!(until <= self.now, "ready before its backoff is over")
+                }
                 state => panic!("{state:?} became ready"),
             },
             EventKind::StepLeased { .. } => {
                 assert!(matches!(step.state, StepState::Ready(_)), "leased, but {:?}", step.state);
-                assert!(live.is_none() && run.state == RunState::Running, "leased twice, or in a run that does not run");
+                assert!(
+                    live.is_none() && run.state == RunState::Running,
+                    "leased twice, or in a run that does not run"
+                );
                 assert!(run.needs_done(self.workflow, number), "leased before its needs");
             }
             EventKind::StepStarted { .. } => assert_eq!(step.state, StepState::Leased),
             EventKind::CheckpointCommitted { checkpoint, .. } => {
-                assert_eq!(live.map(|(attempt, _)| attempt), Some(checkpoint.attempt), "a checkpoint without a lease");
+                assert_eq!(
+                    live.map(|(attempt, _)| attempt),
+                    Some(checkpoint.attempt),
+                    "a checkpoint without a lease"
+                );
                 let known = step.checkpoint.as_ref().map(|known| (known.attempt, known.sequence));
                 assert!(known < Some((checkpoint.attempt, checkpoint.sequence)), "the checkpoint went back");
             }
@@ -176,16 +177,24 @@ impl Judge<'_> {
             EventKind::StepFailed { cause: Some(cause), .. } => self.check_end(number, step, *cause, stats),
             EventKind::StepFailed { cause: None, .. } => assert_eq!(step.state, StepState::Pending),
             EventKind::StepTimedOut { .. } => {
-                assert!(step.state.is_open() && step.deadline.is_some_and(|deadline| deadline <= self.now), "timed out early");
+                assert!(
+                    step.state.is_open() && step.deadline.is_some_and(|deadline| deadline <= self.now),
+                    "timed out early"
+                );
                 stats.hit(Hit::StepTimedOut);
             }
             EventKind::StepCancelled { cause, .. } => {
-                assert!(matches!(run.state, RunState::Stopping(_)) && step.state.is_open(), "cancelled in a run that goes on");
+                assert!(
+                    matches!(run.state, RunState::Stopping(_)) && step.state.is_open(),
+                    "cancelled in a run that goes on"
+                );
                 if *cause == Some(Cause::Stopped) {
                     stats.hit(Hit::StopGrace);
                 }
             }
-            EventKind::StepDeadlineSet { .. } | EventKind::AttemptDeadlineSet { .. } => stats.hit(Hit::Extended),
+            EventKind::StepDeadlineSet { .. } | EventKind::AttemptDeadlineSet { .. } => {
+                stats.hit(Hit::Extended)
+            }
             EventKind::ReportRefused { .. } => {}
             EventKind::CostBooked { attempt, .. } => {
                 let booked = step.numbered(*attempt).and_then(|attempt| attempt.cost);
@@ -200,8 +209,10 @@ impl Judge<'_> {
         let Some((attempt, lease)) = step.live() else { panic!("an attempt ended that was not live") };
         match cause {
             Cause::LeaseLost => {
-                let lives = self.sessions.get(&lease.session).is_some_and(|row| !row.ended);
-                let left_out = self.left_out.get(&(self.id, number, attempt)).is_some_and(|times| *times >= 2);
+                let lives =
+                    self.sessions.contains_key(&lease.session) && !self.ended.contains(&lease.session);
+                let left_out =
+                    self.left_out.get(&(self.id, number, attempt)).is_some_and(|times| *times >= 2);
                 assert!(!lives || left_out, "a lease was lost, but its session lives and names it");
                 stats.hit(if lives { Hit::LeftOut } else { Hit::LeaseLost });
             }
@@ -215,10 +226,35 @@ impl Judge<'_> {
                 stats.hit(Hit::NoProgress);
             }
             Cause::AttemptTimeout => {
-                assert!(lease.deadline.is_some_and(|deadline| deadline <= self.now), "the attempt timed out too early");
+                assert!(
+                    lease.deadline.is_some_and(|deadline| deadline <= self.now),
+                    "the attempt timed out too early"
+                );
                 stats.hit(Hit::AttemptTimeout);
             }
             Cause::Completed | Cause::Failed | Cause::Yielded | Cause::StepTimeout | Cause::Stopped => {}
         }
+    }
+}
+
+fn new_row(no: RunNo, write: &RunWrite, now: Timestamp) -> Row {
+    let Some(EventKind::RunCreated { .. }) = write.events.first().map(|event| &event.kind) else {
+        panic!("a history that does not begin with RunCreated");
+    };
+    let run = evolve(None, &write.events[0]).expect("a run");
+    assert!(
+        write.events[0].at <= now + longtake_engine::time::Duration::from_secs(3600),
+        "an event of the future"
+    );
+    Row {
+        no,
+        workflow: write.workflow.clone(),
+        run: Rc::new(run),
+        hot: write.row.clone(),
+        events: Vec::new(),
+        ready: BTreeMap::new(),
+        timers: BTreeMap::new(),
+        checkpoints: BTreeMap::new(),
+        history: Vec::new(),
     }
 }

@@ -69,7 +69,10 @@ pub enum Kind {
     /// It is refused; nothing happened.
     Refused,
     /// The connection is lost; it happened, or not, or may happen later.
-    Lost { applied: bool, late: Option<bool> },
+    Lost {
+        applied: bool,
+        late: Option<bool>,
+    },
 }
 
 /// Its outcome.
@@ -166,7 +169,10 @@ impl Server {
         match (done, &doing.work) {
             (Done::Loaded(loaded), Work::Load(load)) => {
                 for run in &load.runs {
-                    assert!(*run.1 || !self.in_doubt.contains(run.0), "a run in doubt was read without a lock");
+                    assert!(
+                        *run.1 || !self.in_doubt.contains(run.0),
+                        "a run in doubt was read without a lock"
+                    );
                     self.in_doubt.remove(run.0);
                 }
                 lane.loaded(load, loaded, here);
@@ -196,6 +202,7 @@ impl Doing {
         if let Work::Write(write) = &self.work {
             let refused = self.kind == Kind::Refused || db.refuses(write, now);
             if refused {
+                self.kind = Kind::Refused;
                 db.stats.hit(Hit::FailedWrite);
                 db.refused.extend(write.runs.iter().map(|run| (run.id, now)));
                 return self.done = Some(Done::Committed(Committed::Failed("simulated".to_owned()), now));
@@ -237,11 +244,15 @@ impl Doing {
 
 /// The second half of a heartbeat that was held: it brings nothing and misses nobody.
 fn once_more(beat: &Beat) -> Beat {
-    let leases = beat.leases.iter().map(|lease| LeaseBeat { checkpoint: None, progress: None, ..lease.clone() });
+    let leases =
+        beat.leases.iter().map(|lease| LeaseBeat { checkpoint: None, progress: None, ..lease.clone() });
     Beat { leases: leases.collect(), complete: false, ..beat.clone() }
 }
 
 /// Whether a reply to a heartbeat is worth more than waiting.
 pub fn directs(reply: &Reply) -> bool {
-    reply.answers.iter().any(|answer| matches!(answer, Ok(Answer::Reported { directive: Some(_), .. }) | Err(_)))
+    reply
+        .answers
+        .iter()
+        .any(|answer| matches!(answer, Ok(Answer::Reported { directive: Some(_), .. }) | Err(_)))
 }

@@ -77,8 +77,10 @@ fn generate(number: usize, rng: &mut Rng) -> String {
 
 /// A request for a run of `workflow`.
 pub fn request(id: RunId, workflow: &Workflow, now: Timestamp, rng: &mut Rng) -> NewRun {
-    let requested: Vec<Modality> =
-        Modality::ALL.into_iter().filter(|modality| workflow.produces(*modality).is_some() && rng.chance(500)).collect();
+    let requested: Vec<Modality> = Modality::ALL
+        .into_iter()
+        .filter(|modality| workflow.produces(*modality).is_some() && rng.chance(500))
+        .collect();
     let names: Vec<&str> = requested.iter().map(|modality| modality.as_str()).collect();
     let mut input = json!({
         "requested_modalities": names,

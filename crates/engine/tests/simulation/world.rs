@@ -6,7 +6,7 @@ use std::fmt::Arguments;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use longtake_engine::ids::{RunId, SessionId};
+use longtake_engine::ids::RunId;
 use longtake_engine::lane::Ticket;
 use longtake_engine::time::{Duration, Timestamp};
 
@@ -22,9 +22,6 @@ use crate::stats::Hit;
 
 /// When every seed begins.
 pub const DAWN: Timestamp = Timestamp(1_700_000_000_000_000);
-/// Trace lines that are shown of a seed that failed.
-const TRACE: usize = 300;
-
 pub enum Event {
     Request { server: usize, actor: usize, life: u32, call: Rc<Call> },
     Response { actor: usize, life: u32, call: u64, heard: Heard },
@@ -85,11 +82,14 @@ pub struct World {
     agenda: BinaryHeap<Reverse<(Timestamp, u64)>>,
     events: BTreeMap<u64, Event>,
     sequence: u64,
+    /// The last lines of what happened, if anybody wants to know, and how many.
     pub trace: Option<VecDeque<String>>,
+    lines: usize,
 }
 
 impl World {
-    pub fn new(seed: u64, traced: bool) -> World {
+    /// A world with a trace of so many lines; without one it is faster.
+    pub fn new(seed: u64, lines: usize) -> World {
         let mut rng = Rng::new(seed);
         let faults = Faults::draw(&mut rng);
         let db = Db::new(rng.chance(500));
@@ -113,7 +113,8 @@ impl World {
             agenda: BinaryHeap::new(),
             events: BTreeMap::new(),
             sequence: 0,
-            trace: traced.then(VecDeque::new),
+            trace: (lines > 0).then(VecDeque::new),
+            lines,
             rng,
         }
     }
@@ -122,7 +123,7 @@ impl World {
         let since = self.now.since(DAWN).0;
         let Some(trace) = &mut self.trace else { return };
         trace.push_back(format!("{:>4}.{:06} {line}", since / 1_000_000, since % 1_000_000));
-        if trace.len() > TRACE {
+        if trace.len() > self.lines {
             trace.pop_front();
         }
     }
@@ -162,11 +163,8 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Request { server, actor, life, call } => self.request(server, actor, life, call),
-            Event::Response { actor, life, call, heard } => {
-                let event = (call, heard);
-                self.act(actor, life, |heard, role, hands| heard_by(role, heard.0, &heard.1, hands), event);
-            }
-            Event::Alarm { actor, life, alarm } => self.act(actor, life, |alarm, role, hands| ring(role, alarm, hands), alarm),
+            Event::Response { actor, life, call, heard } => self.act(actor, life, News::Heard(call, heard)),
+            Event::Alarm { actor, life, alarm } => self.act(actor, life, News::Alarm(alarm)),
             Event::Apply(id) => self.apply(id),
             Event::Outcome(id) => self.outcome(id),
             Event::Late(id) => self.late(id),
@@ -186,21 +184,25 @@ impl World {
         }
     }
 
-    /// Lets an actor do something, unless it is frozen: then later.
-    fn act<T>(&mut self, actor: usize, life: u32, what: impl FnOnce(&T, &mut Role, &mut Hands<'_>), with: T)
-    where
-        T: Into<Postponed> + Clone,
-    {
+    /// Tells an actor something, unless it is frozen: then later.
+    fn act(&mut self, actor: usize, life: u32, news: News) {
         let held = &mut self.actors[actor];
         if held.life != life {
             return;
         }
         if held.frozen_until > self.now {
-            let (until, event) = (held.frozen_until, with.into().event(actor, life));
+            let (until, event) = (held.frozen_until, news.event(actor, life));
             return self.at(until, event);
         }
         let mut role = std::mem::replace(&mut held.role, Role::Nobody);
-        self.with_hands(actor, |hands| what(&with, &mut role, hands));
+        self.with_hands(actor, |hands| match (&mut role, &news) {
+            (Role::Client(client), News::Heard(call, heard)) => client.heard(*call, heard, hands),
+            (Role::Client(client), News::Alarm(alarm)) => client.alarm(*alarm, hands),
+            (Role::Executor(executor), News::Heard(call, heard)) => executor.heard(*call, heard, hands),
+            (Role::Executor(executor), News::Alarm(alarm)) => executor.alarm(*alarm, hands),
+            (Role::Liar(liar), News::Alarm(alarm)) => liar.alarm(*alarm, hands),
+            (Role::Liar(_), News::Heard(..)) | (Role::Nobody, _) => {}
+        });
         self.actors[actor].role = role;
     }
 
@@ -239,17 +241,24 @@ impl World {
         call.sends.set(call.sends.get() + 1);
         let copies = self.copies();
         for _ in 0..copies {
-            let up: Vec<usize> = (0..self.servers.len()).filter(|server| self.servers[*server].lane.is_some()).collect();
-            let anywhere = up.is_empty() || self.rng.chance(self.faults.blind);
-            let server = if anywhere { self.rng.below(self.servers.len()) } else { *self.rng.pick(&up) };
-            // Most callers stay with one server.
-            let server = if self.rng.chance(self.faults.wander) { server } else { actor % self.servers.len() };
+            let server = self.choose_server(actor);
             let delay = self.delay();
             self.after(delay, Event::Request { server, actor, life, call: call.clone() });
         }
         if copies > 1 {
             call.sends.set(call.sends.get() + 1);
         }
+    }
+
+    /// Most callers stay with one server for as long as it is up.
+    fn choose_server(&mut self, actor: usize) -> usize {
+        let home = actor % self.servers.len();
+        let up: Vec<usize> =
+            (0..self.servers.len()).filter(|server| self.servers[*server].lane.is_some()).collect();
+        if up.is_empty() || self.rng.chance(self.faults.blind) {
+            return self.rng.below(self.servers.len());
+        }
+        if up.contains(&home) && !self.rng.chance(self.faults.wander) { home } else { *self.rng.pick(&up) }
     }
 
     pub fn respond(&mut self, actor: usize, life: u32, call: u64, heard: &Heard) {
@@ -298,51 +307,17 @@ impl World {
     }
 }
 
-fn heard_by(role: &mut Role, call: u64, heard: &Heard, hands: &mut Hands<'_>) {
-    match role {
-        Role::Client(client) => client.heard(call, heard, hands),
-        Role::Executor(executor) => executor.heard(call, heard, hands),
-        Role::Liar(_) | Role::Nobody => {}
-    }
-}
-
-fn ring(role: &mut Role, alarm: &Alarm, hands: &mut Hands<'_>) {
-    match role {
-        Role::Client(client) => client.alarm(*alarm, hands),
-        Role::Executor(executor) => executor.alarm(*alarm, hands),
-        Role::Liar(liar) => liar.alarm(*alarm, hands),
-        Role::Nobody => {}
-    }
-}
-
-/// What a frozen actor gets when it thaws.
-pub enum Postponed {
+/// What an actor is told; when it is frozen, when it thaws.
+enum News {
     Heard(u64, Heard),
     Alarm(Alarm),
 }
 
-impl From<(u64, Heard)> for Postponed {
-    fn from((call, heard): (u64, Heard)) -> Postponed {
-        Postponed::Heard(call, heard)
-    }
-}
-
-impl From<Alarm> for Postponed {
-    fn from(alarm: Alarm) -> Postponed {
-        Postponed::Alarm(alarm)
-    }
-}
-
-impl Postponed {
+impl News {
     fn event(self, actor: usize, life: u32) -> Event {
         match self {
-            Postponed::Heard(call, heard) => Event::Response { actor, life, call, heard },
-            Postponed::Alarm(alarm) => Event::Alarm { actor, life, alarm },
+            News::Heard(call, heard) => Event::Response { actor, life, call, heard },
+            News::Alarm(alarm) => Event::Alarm { actor, life, alarm },
         }
     }
-}
-
-/// A session's short name in traces.
-pub fn short(id: SessionId) -> String {
-    id.to_string()[..6].to_owned()
 }

@@ -12,7 +12,10 @@ pub fn workflow(text: &str) -> Arc<Workflow> {
         let steps: Vec<String> = split(text, ' ').into_iter().map(step).collect();
         format!("format = 1\nname = \"w\"\n{}", steps.concat())
     };
-    Arc::new(Workflow::parse(source.as_bytes()).unwrap_or_else(|problems| panic!("{text}: {problems:#?}\n{source}")))
+    Arc::new(
+        Workflow::parse(source.as_bytes())
+            .unwrap_or_else(|problems| panic!("{text}: {problems:#?}\n{source}")),
+    )
 }
 
 fn step(text: &str) -> String {

@@ -9,6 +9,7 @@
 //! +10s undelivered a => returned a#1 DISPATCH_TIMEOUT
 //! lease a            => leased a#2 -> …     a command, its events, and its answer unless that is a plain yes
 //! says was given the step                   part of what the last command's events or answer say to people
+//! why a DISPATCH_TIMEOUT: …                 the step's error; `why run …` is the run's reason
 //! rows none                                 the rows beside the run
 //! state RUNNING | a LEASED#2 used 0/1/0 | b PENDING
 //! ```
@@ -71,8 +72,27 @@ fn rows() {
 }
 
 #[test]
+fn reasons() {
+    check("reasons.txt");
+}
+
+#[test]
 fn extremes() {
     check("extremes.txt");
+}
+
+#[test]
+fn an_effect_key_is_the_same_for_every_attempt() {
+    let mut stage = stage::Stage::new(flow::workflow("a(failures 1) b(needs a)"));
+    let key = |stage: &stage::Stage, step: usize| {
+        stage.run.as_ref().map(|run| run.effect_key(&stage.workflow.steps[step]))
+    };
+    stage.prepare("submit; lease a");
+    assert_eq!(key(&stage, 0).as_deref(), Some("00000000-0000-0000-0000-000000000001/a"));
+    assert_eq!(key(&stage, 1).as_deref(), Some("00000000-0000-0000-0000-000000000001/b"));
+    let first = key(&stage, 0);
+    stage.prepare("fail a; retry; lease a");
+    assert_eq!(key(&stage, 0), first);
 }
 
 #[test]

@@ -91,7 +91,8 @@ fn cell(stage: &Stage, text: &str) -> String {
 fn of(run: Option<&Run>) -> (String, String) {
     let Some(run) = run else { return (String::new(), String::new()) };
     let step = run.steps[0].state;
-    let step = if matches!(step, StepState::BackingOff(_)) { "BACKOFF".to_owned() } else { show::step_state(step) };
+    let step =
+        if matches!(step, StepState::BackingOff(_)) { "BACKOFF".to_owned() } else { show::step_state(step) };
     let stopping = matches!(run.state, RunState::Stopping(_));
     let state = if stopping { "STOPPING" } else { run.state.as_str() };
     (state.chars().take(4).collect(), step.chars().take(7).collect())

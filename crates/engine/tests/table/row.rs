@@ -22,6 +22,7 @@ pub fn check(file: &str) {
     assert!(!cases.is_empty(), "{file} has no rows");
     let mut wrong = String::new();
     for case in &cases {
+        assert!(!case.body.is_empty(), "{file}:{}: case {} says nothing", case.line, case.name);
         let actual = run(case);
         if actual != case.body {
             let _ = writeln!(wrong, "\n{file}:{}: case {}", case.line, case.name);
@@ -51,7 +52,9 @@ fn cases(text: &str) -> Vec<Case<'_>> {
             cases.push(Case { line: number + 1, name: rest, with: "a", from: "", body: Vec::new() });
             continue;
         }
-        let Some(case) = cases.last_mut().filter(|_| !line.is_empty() && !line.starts_with('#')) else { continue };
+        let Some(case) = cases.last_mut().filter(|_| !line.is_empty() && !line.starts_with('#')) else {
+            continue;
+        };
         match word {
             "with" => case.with = rest,
             "from" => case.from = rest,
@@ -75,6 +78,11 @@ fn run(case: &Case<'_>) -> Vec<String> {
         if let Some(part) = line.strip_prefix("says ") {
             return if says.contains(part) { (*line).to_owned() } else { format!("says {says}") };
         }
+        if let Some(reason) = line.strip_prefix("why ") {
+            let name = reason.split_once(' ').map_or(reason, |(name, _)| name);
+            let step = (name != "run").then(|| stage.step(name));
+            return format!("why {name} {}", show::reason(stage.run.as_ref(), step));
+        }
         if line.starts_with("rows ") {
             return format!("rows {}", show::rows(&stage.workflow, stage.run.as_ref()));
         }
@@ -84,7 +92,7 @@ fn run(case: &Case<'_>) -> Vec<String> {
         let (command, expected) = line.split_once("=>").unwrap_or_else(|| panic!("no => in {line:?}"));
         let told = stage.play(command.trim());
         says = told.says;
-        let plain = show::is_plain_yes(&told.answer);
+        let plain = show::is_plain_yes(&told.answer, &told.events);
         let answer = if plain { String::new() } else { format!(" -> {}", told.answer) };
         let actual = format!("{}{answer}", told.events);
         if actual == expected.trim() { (*line).to_owned() } else { format!("{command}=> {actual}") }

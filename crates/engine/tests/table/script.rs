@@ -42,7 +42,8 @@ pub fn command(stage: &mut Stage, text: &str) -> Command {
         "due" => Command::Fire(timer(stage, &mut words)),
         verb @ ("beat" | "complete" | "fail" | "yield") => {
             let (step, attempt) = words.attempt(stage);
-            let proof = if words.flag("forged") { secret(step, attempt ^ 0xffff) } else { secret(step, attempt) };
+            let proof =
+                if words.flag("forged") { secret(step, attempt ^ 0xffff) } else { secret(step, attempt) };
             let lease = Lease { step, attempt, secret: proof.hash() };
             Command::Report { lease, report: report(verb, &mut words) }
         }
@@ -65,8 +66,11 @@ pub fn command(stage: &mut Stage, text: &str) -> Command {
 fn submit(stage: &Stage, words: &mut Words<'_>) -> NewRun {
     let input = words.option("input").map_or_else(|| serde_json::json!({}), json);
     let requested = words.option("requested").unwrap_or_default();
-    let requested: Vec<Modality> =
-        requested.split(',').filter(|word| !word.is_empty()).map(|word| word.parse().expect("a modality")).collect();
+    let requested: Vec<Modality> = requested
+        .split(',')
+        .filter(|word| !word.is_empty())
+        .map(|word| word.parse().expect("a modality"))
+        .collect();
     let when = stage.workflow.steps.iter().enumerate().filter_map(|(number, step)| {
         let when = step.when.as_ref().filter(|when| when.reads_only_input())?;
         Some((number, when.evaluate(&input, &std::collections::BTreeMap::new())))
@@ -126,7 +130,12 @@ fn checkpoint(text: &str) -> NewCheckpoint {
     let (sequence, done) = text.split_once(':').expect("sequence:done");
     let (done, total) = done.split_once('/').unwrap_or((done, "0"));
     let data = CheckpointData { data: serde_json::json!({ "at": sequence }), artifacts: Vec::new() };
-    NewCheckpoint { sequence: number(sequence), done: number(done), total: number(total), data: Arc::new(data) }
+    NewCheckpoint {
+        sequence: number(sequence),
+        done: number(done),
+        total: number(total),
+        data: Arc::new(data),
+    }
 }
 
 fn output(words: &mut Words<'_>) -> Output {

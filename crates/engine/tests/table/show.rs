@@ -25,7 +25,9 @@ pub fn event(workflow: &Workflow, before: Option<&Run>, after: Option<&Run>, kin
     };
     match kind {
         EventKind::RunCreated { .. } => "created".to_owned(),
-        EventKind::StepReady { step, deadline } => format!("ready {}{}", name(workflow, *step), by(*deadline)),
+        EventKind::StepReady { step, deadline } => {
+            format!("ready {}{}", name(workflow, *step), by(*deadline))
+        }
         EventKind::StepSkipped { step } => format!("skipped {}", name(workflow, *step)),
         EventKind::StepLeased { step, deadline, .. } => format!("leased {}{}", latest(step), by(*deadline)),
         EventKind::StepStarted { step } => format!("started {}", latest(step)),
@@ -35,7 +37,13 @@ pub fn event(workflow: &Workflow, before: Option<&Run>, after: Option<&Run>, kin
         }
         EventKind::StepSucceeded { step, cost, .. } => format!("succeeded {} {cost}", latest(step)),
         EventKind::StepBackedOff { step, cause, error, cost, until } => {
-            format!("backed off {} {} until {}{}", latest(step), why(*cause, error.as_ref()), time(*until), paid(*cost))
+            format!(
+                "backed off {} {} until {}{}",
+                latest(step),
+                why(*cause, error.as_ref()),
+                time(*until),
+                paid(*cost)
+            )
         }
         EventKind::StepReturned { step, cause, error, cost } => {
             format!("returned {} {}{}", latest(step), why(*cause, error.as_ref()), paid(*cost))
@@ -49,7 +57,9 @@ pub fn event(workflow: &Workflow, before: Option<&Run>, after: Option<&Run>, kin
             let why = cause.map_or_else(String::new, |cause| format!(" {}", why(cause, error.as_ref())));
             format!("cancelled {}{why}{}", ended(step), paid(*cost))
         }
-        EventKind::RunPaused { call, .. } => if call.is_some() { "paused" } else { "paused by itself" }.to_owned(),
+        EventKind::RunPaused { call, .. } => {
+            if call.is_some() { "paused" } else { "paused by itself" }.to_owned()
+        }
         EventKind::RunResumed { .. } => "resumed".to_owned(),
         EventKind::RunStopping { outcome, .. } => format!("stopping {}", outcome.as_str()),
         EventKind::RunRetried { deadline, .. } => format!("retried{}", by(*deadline)),
@@ -102,8 +112,21 @@ pub fn answer(answer: &Result<Answer, Refusal>) -> String {
     }
 }
 
-pub fn is_plain_yes(answer: &str) -> bool {
-    matches!(answer, "created" | "fine" | "done") || answer.starts_with("leased ")
+/// Whether the answer says no more than the events do.
+pub fn is_plain_yes(answer: &str, events: &str) -> bool {
+    let leased =
+        answer.strip_prefix("leased ").is_some_and(|attempt| events.contains(&format!("#{attempt}")));
+    leased || matches!(answer, "created" | "fine" | "done")
+}
+
+/// Why a step failed, or waits for its next attempt; without a step, why the run stands where it does.
+pub fn reason(run: Option<&Run>, step: Option<StepNo>) -> String {
+    let Some(run) = run else { return "none".to_owned() };
+    match step.map(|step| run.steps[step].error.as_ref()) {
+        Some(Some(error)) => format!("{}: {}", error.code, error.message),
+        Some(None) => "none".to_owned(),
+        None => run.reason.clone().unwrap_or_else(|| "none".to_owned()),
+    }
 }
 
 pub fn state(workflow: &Workflow, run: Option<&Run>) -> String {
@@ -124,7 +147,8 @@ pub fn state(workflow: &Workflow, run: Option<&Run>) -> String {
 /// `ready a 0s, backoff b 1s, deadline b 10s, deadline of run 60s, grace 60s`, or `none`.
 pub fn rows(workflow: &Workflow, run: Option<&Run>) -> String {
     let rows = run.map(Rows::of).unwrap_or_default();
-    let ready = rows.ready.iter().map(|(step, since)| format!("ready {} {}", name(workflow, *step), time(*since)));
+    let ready =
+        rows.ready.iter().map(|(step, since)| format!("ready {} {}", name(workflow, *step), time(*since)));
     let timers = rows.timers.iter().map(|(timer, due)| match timer {
         Timer::Backoff(step) => format!("backoff {} {}", name(workflow, *step), time(*due)),
         Timer::StepDeadline(step) => format!("deadline {} {}", name(workflow, *step), time(*due)),
@@ -144,7 +168,9 @@ fn details(step: &Step) -> Vec<String> {
     if step.best_done != 0 {
         parts.push(format!("done {}", step.best_done));
     }
-    parts.extend(step.checkpoint.as_ref().map(|at| format!("ckpt {}.{}:{}", at.attempt, at.sequence, at.done)));
+    parts.extend(
+        step.checkpoint.as_ref().map(|at| format!("ckpt {}.{}:{}", at.attempt, at.sequence, at.done)),
+    );
     parts.extend(step.deadline.map(|deadline| format!("by {}", time(deadline))));
     parts
 }

@@ -62,7 +62,8 @@ impl Stage {
         let text = match text.split_once(' ') {
             Some((time, rest)) if time.starts_with(['+', '@']) => {
                 let span = script::micros(&time[1..]);
-                self.now = Timestamp(if time.starts_with('+') { self.now.0.saturating_add(span) } else { span });
+                self.now =
+                    Timestamp(if time.starts_with('+') { self.now.0.saturating_add(span) } else { span });
                 rest.trim()
             }
             _ => text,
@@ -100,14 +101,21 @@ impl Stage {
     pub fn follow(&mut self, command: &Command) -> Decision {
         let copied = decide(&self.workflow, RUN, self.run.as_ref(), command, self.now);
         let decision = apply(&self.workflow, RUN, &mut self.run, command, self.now);
-        assert_eq!((&copied.events, &copied.answer), (&decision.events, &decision.answer), "decide and apply differ");
+        assert_eq!(
+            (&copied.events, &copied.answer),
+            (&decision.events, &decision.answer),
+            "decide and apply differ"
+        );
         let last = self.history.last().map_or(i64::MIN, |event| event.at.0);
         assert!(decision.events.iter().all(|event| event.at.0 >= last), "time stepped back");
         self.history.extend(decision.events.iter().cloned());
         let folded = self.history.iter().fold(None, evolve);
         assert_eq!(folded, self.run, "the state is not the fold of its events");
         let numbers = self.history.iter().map(|event| event.number);
-        assert!(numbers.eq(1..=i64::try_from(self.history.len()).unwrap_or(0)), "events are not numbered from 1");
+        assert!(
+            numbers.eq(1..=i64::try_from(self.history.len()).unwrap_or(0)),
+            "events are not numbered from 1"
+        );
         decision
     }
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 #[derive(Default)]
 pub(super) struct Batch<'a> {
     pub new: Vec<(Hot<'a>, &'a NewRun)>,
+    /// Ascending by number: the statement searches them.
     pub changed: Vec<(Hot<'a>, Expected)>,
     /// Steps of all runs in a row; each run knows which are its own.
     pub attempts: Vec<i32>,
@@ -100,7 +101,19 @@ impl<'a> Batch<'a> {
         for (run, events) in write.runs.iter().zip(encoded) {
             batch.add(run, events);
         }
+        batch.changed.sort_unstable_by_key(|(_, expected)| expected.no);
         batch
+    }
+
+    /// Whether there is any row beside runs and history.
+    pub fn has_rows_beside(&self) -> bool {
+        let Batch { labels, ready, unready, timers, no_timers, checkpoints, .. } = self;
+        !(labels.is_empty()
+            && ready.is_empty()
+            && unready.is_empty()
+            && timers.is_empty()
+            && no_timers.is_empty()
+            && checkpoints.is_empty())
     }
 
     fn add(&mut self, write: &'a RunWrite, events: &'a [u8]) {

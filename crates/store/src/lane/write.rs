@@ -6,7 +6,7 @@ use longtake_engine::run::NewRun;
 use longtake_engine::time::Timestamp;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use crate::columns::Columns;
@@ -16,10 +16,9 @@ use crate::stamp::Stamp;
 
 use super::LaneConnection;
 use super::batch::{Batch, Expected, Hot, attempt};
+use super::shape::Shape;
 
-pub(crate) const WRITE: &str = include_str!("../sql/write.sql");
-
-/// How often a write that other writers stopped is tried.
+/// How often a write is tried that was rolled back for a reason that may not come again, such as a deadlock.
 const TRIES: usize = 3;
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -44,7 +43,7 @@ impl LaneConnection {
                 Err(error) => error,
             };
             match outcome(&error) {
-                Outcome::Conflict if tries < TRIES => tries += 1,
+                Outcome::Conflict | Outcome::Stale if tries < TRIES => tries += 1,
                 Outcome::Passing => {
                     tracing::warn!(reason = %Answer::of(&error), "the database cannot write; trying again");
                     delays.wait().await;
@@ -53,7 +52,7 @@ impl LaneConnection {
                     tracing::warn!(reason = %Answer::of(&error), "the outcome of a write is unknown");
                     return (Committed::Unknown, None);
                 }
-                Outcome::Refused | Outcome::Conflict | Outcome::Late => {
+                Outcome::Refused | Outcome::Conflict | Outcome::Late | Outcome::Stale => {
                     return (Committed::Failed(Answer::of(&error).to_string()), None);
                 }
             }
@@ -103,7 +102,9 @@ pub(crate) fn bind<'q>(
     now: Option<Stamp>,
     replica: Uuid,
 ) -> Statement<'q> {
-    let statement = sqlx::query(WRITE).bind(now).bind(replica);
+    // The text is put together from one file of this crate.
+    let text = AssertSqlSafe(Shape::of(batch, sessions).statement());
+    let statement = sqlx::query(text).bind(now).bind(replica);
     let statement = bind_new(statement, &batch.new);
     let statement = statement.bind(&batch.attempts).bind(&batch.states).bind(&batch.leases);
     let statement = bind_changed(statement, &batch.changed);
@@ -126,7 +127,6 @@ fn bind_new<'q>(statement: Statement<'q>, new: &'q [(Hot<'q>, &'q NewRun)]) -> S
 
 fn bind_changed<'q>(statement: Statement<'q>, changed: &'q [(Hot<'q>, Expected)]) -> Statement<'q> {
     let statement = statement
-        .column(changed, |(hot, _)| hot.write.id.0)
         .column(changed, |(_, expected)| expected.no)
         .column(changed, |(_, expected)| expected.version)
         .column(changed, |(hot, _)| hot.write.not_before.map(Stamp))

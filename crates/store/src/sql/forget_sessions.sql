@@ -3,7 +3,10 @@
 with held as materialized (
     select held.session_id
     from open_run
-    join run using (run_no)
+    -- A subquery of its own, so that the open runs are walked through and the others never.
+    cross join lateral (
+        select run_id, lease_sessions from run where run.run_no = open_run.run_no offset 0
+    ) as run
     cross join lateral unnest(run.lease_sessions) as held (session_id)
     where run.lease_sessions && $2::uuid[]
 )

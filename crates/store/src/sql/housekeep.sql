@@ -24,9 +24,8 @@ left_behind as materialized (
 ),
 adopted as (
     update session set replica = $2::uuid
-    from left_behind
-    where session.session_id = left_behind.session_id
-    returning session.session_id, executor, until, ended
+    where session_id = any (array(select session_id from left_behind))
+    returning session_id, executor, until, ended
 ),
 found as materialized (
     select session_id, executor, until, ended from adopted
@@ -38,7 +37,10 @@ found as materialized (
 held as materialized (
     select held.session_id, run.run_id
     from open_run
-    join run using (run_no)
+    -- A subquery of its own, so that the open runs are walked through and the others never.
+    cross join lateral (
+        select run_id, lease_sessions from run where run.run_no = open_run.run_no offset 0
+    ) as run
     cross join lateral unnest(run.lease_sessions) as held (session_id)
     where $10::boolean or exists (select from found)
 )
@@ -56,24 +58,22 @@ select 2, null, null, began, credit_us, 0::smallint, null, false
 from outage, clock
 where began > now - interval '31 days'
 union all
-select 3, null, run.run_id, due.due, due.kind, due.step, null, false
+select 3, null, (select run_id from run where run.run_no = due.run_no), due.due, due.kind, due.step, null, false
 from (
     select run_no, kind, step, due
     from timer
-    where due <= coalesce($1::timestamptz, clock_timestamp()) + $11::bigint * interval '1 microsecond'
+    where due <= (select now from clock) + $11::bigint * interval '1 microsecond'
     order by due
     limit 10000
 ) as due
-join run using (run_no)
 union all
 select 4, null, null, null, 0, 0::smallint, queue, false
 from unnest($12::text[]) as asked (queue)
-where exists (select from ready where ready.queue = asked.queue)
+where (select true from ready where ready.queue = asked.queue limit 1)
 union all
 select 5, null, watched.run_id, null, 0, 0::smallint, null, false
 from unnest($13::uuid[], $14::bigint[], $15::bigint[]) as watched (run_id, run_no, version)
-join run on run.run_no = watched.run_no
-where run.version <> watched.version
+where (select version from run where run.run_no = watched.run_no) <> watched.version
 union all
 select 6, session_id, null, until, 0, 0::smallint, executor, ended
 from found
