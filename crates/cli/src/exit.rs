@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use longtake_orchestrator::ServeError;
 use tonic::Code;
 
 use crate::call::CallFailed;
@@ -75,6 +76,9 @@ impl Exit {
     pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
         if let Some(Ended { exit, .. }) = error.downcast_ref() {
             return *exit;
+        }
+        if error.downcast_ref().is_some_and(ServeError::is_outage) {
+            return Exit::Unavailable;
         }
         error.downcast_ref::<CallFailed>().map_or(Exit::Fault, CallFailed::exit)
     }

@@ -25,7 +25,8 @@ pub struct Client {
 impl Client {
     /// A client that connects when it first calls, and again after the connection broke.
     pub fn new(url: &str) -> Client {
-        let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL").connect_timeout(Duration::from_secs(5));
+        let endpoint =
+            Endpoint::from_shared(url.to_owned()).expect("a URL").connect_timeout(Duration::from_secs(5));
         Client { channel: endpoint.connect_lazy() }
     }
 
@@ -51,7 +52,8 @@ impl Client {
 
     /// Submits a request for content and returns the run's id.
     pub async fn submit(&self, request: v1::SubmitContentRequest) -> String {
-        let answer = self.content().submit_content(request).await.expect("the submit is accepted").into_inner();
+        let answer =
+            self.content().submit_content(request).await.expect("the submit is accepted").into_inner();
         assert!(answer.created, "the submit made no run");
         answer.run_id
     }
@@ -84,10 +86,14 @@ impl Client {
     pub async fn events(&self, run_id: &str) -> Vec<v1::Event> {
         let request =
             v1::ListRunEventsRequest { run_id: run_id.to_owned(), page_size: 1_000, ..Default::default() };
-        let answer = self.runs().list_run_events(request).await.expect("the history can be read").into_inner();
+        let answer =
+            self.runs().list_run_events(request).await.expect("the history can be read").into_inner();
         assert_eq!(answer.next_page_token, "", "the history is longer than a page");
         let numbers: Vec<i64> = answer.events.iter().map(|event| event.number).collect();
-        assert!(numbers.iter().copied().eq(1..=numbers.len() as i64), "events are not numbered 1, 2, 3: {numbers:?}");
+        assert!(
+            numbers.iter().copied().eq(1..=numbers.len() as i64),
+            "events are not numbered 1, 2, 3: {numbers:?}"
+        );
         answer.events
     }
 
@@ -118,7 +124,13 @@ impl Client {
     }
 
     /// Waits until a step is in this state.
-    pub async fn until_step(&self, run_id: &str, name: &str, within: Duration, state: step::State) -> v1::Run {
+    pub async fn until_step(
+        &self,
+        run_id: &str,
+        name: &str,
+        within: Duration,
+        state: step::State,
+    ) -> v1::Run {
         self.until(run_id, within, |run| crate::step(run, name).state() == state).await
     }
 }
@@ -132,7 +144,8 @@ fn passing(status: &Status) -> bool {
 fn shown(run: &v1::Run) -> String {
     let mut text = format!("run {:?} {}", run.state(), run.state_reason);
     for step in &run.steps {
-        let done = step.checkpoint.as_ref().and_then(|stored| stored.checkpoint.as_ref()).map_or(0, |it| it.done);
+        let done =
+            step.checkpoint.as_ref().and_then(|stored| stored.checkpoint.as_ref()).map_or(0, |it| it.done);
         let causes: Vec<_> = step.attempts.iter().map(v1::Attempt::cause).collect();
         text.push_str(&format!("\n  {} {:?}, {done} done, attempts {causes:?}", step.name, step.state()));
         if let Some(error) = &step.error {
@@ -159,8 +172,20 @@ pub struct Refusal {
 
 /// What no answer may speak of: the database's own words.
 const SECRETS: [&str; 14] = [
-    "select ", "insert ", "update ", "delete from", "relation", "pg_", "sqlx", "sqlstate", "constraint", "violates",
-    "unnest", "column", "postgres", "panicked",
+    "select ",
+    "insert ",
+    "update ",
+    "delete from",
+    "relation",
+    "pg_",
+    "sqlx",
+    "sqlstate",
+    "constraint",
+    "violates",
+    "unnest",
+    "column",
+    "postgres",
+    "panicked",
 ];
 
 impl Refusal {
@@ -176,7 +201,10 @@ impl Refusal {
             code: status.code(),
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),
-            fields: violations.into_iter().map(|violation| (violation.field, violation.description)).collect(),
+            fields: violations
+                .into_iter()
+                .map(|violation| (violation.field, violation.description))
+                .collect(),
             metadata: info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
         };
         let said = format!("{refusal:?}").to_lowercase();

@@ -25,5 +25,6 @@ pub async fn eventually<T>(within: Duration, mut look: impl AsyncFnMut() -> Resu
 /// Lets time pass, where that it passes is the fault: an absence, a silence.
 pub async fn pass(time: Duration) {
     let began = Instant::now();
-    eventually(time * 2, async || if began.elapsed() < time { Err("it passes".to_owned()) } else { Ok(()) }).await;
+    eventually(time * 2, async || if began.elapsed() < time { Err("it passes".to_owned()) } else { Ok(()) })
+        .await;
 }

@@ -53,8 +53,22 @@ pub struct Probe {
 pub async fn probe(artifact: &Artifact) -> Probe {
     let path = path_of(artifact);
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-of", "json", "-show_entries", "format=duration:stream=codec_name,codec_type"]);
-    let outcome = crate::run({ command.arg(&path); command }, Duration::from_secs(30)).await;
+    command.args([
+        "-v",
+        "error",
+        "-of",
+        "json",
+        "-show_entries",
+        "format=duration:stream=codec_name,codec_type",
+    ]);
+    let outcome = crate::run(
+        {
+            command.arg(&path);
+            command
+        },
+        Duration::from_secs(30),
+    )
+    .await;
     assert_eq!(outcome.code, Some(0), "ffprobe: {}", outcome.err);
     let said: Value = serde_json::from_str(&outcome.out).expect("JSON from ffprobe");
     let duration = said["format"]["duration"].as_str().and_then(|text| text.parse().ok());
@@ -62,8 +76,5 @@ pub async fn probe(artifact: &Artifact) -> Probe {
         let text = |key: &str| stream[key].as_str().unwrap_or_default();
         format!("{} {}", text("codec_type"), text("codec_name"))
     });
-    Probe {
-        duration: Duration::from_secs_f64(duration.expect("a duration")),
-        streams: streams.collect(),
-    }
+    Probe { duration: Duration::from_secs_f64(duration.expect("a duration")), streams: streams.collect() }
 }

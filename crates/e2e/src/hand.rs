@@ -86,12 +86,8 @@ impl Hand {
         wait: Duration,
         partial: bool,
     ) -> Result<v1::HeartbeatStepsResponse, Status> {
-        let request = v1::HeartbeatStepsRequest {
-            session_id: self.session.clone(),
-            leases,
-            wait: span(wait),
-            partial,
-        };
+        let request =
+            v1::HeartbeatStepsRequest { session_id: self.session.clone(), leases, wait: span(wait), partial };
         Ok(self.client.executors().heartbeat_steps(request).await?.into_inner())
     }
 

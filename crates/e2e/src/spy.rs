@@ -96,6 +96,7 @@ exec '{ffmpeg}' "$@"
 
 fn find(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| Path::is_file(path));
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| Path::is_file(path));
     found.unwrap_or_else(|| panic!("{program} is not installed: bin/setup installs it"))
 }

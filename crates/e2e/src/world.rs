@@ -26,7 +26,8 @@ impl World {
     pub fn without_database() -> World {
         let dir = tempfile::Builder::new().prefix("longtake-e2e-").tempdir().expect("a folder for the test");
         // A PostgreSQL of ours may run as another user.
-        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("a folder that all may enter");
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755))
+            .expect("a folder that all may enter");
         World { database: None, dir }
     }
 

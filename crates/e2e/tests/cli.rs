@@ -42,12 +42,17 @@ async fn a_request_is_submitted_and_waited_for() {
     for part in ["script\t", "narration\t", "manifest\t", "$0.017", "$0.183"] {
         assert!(waited.out.contains(part), "{part} is not in {waited:?}");
     }
-    let made = waited.out.lines().find_map(|line| line.strip_prefix("script\t")).expect("where the script is");
+    let made =
+        waited.out.lines().find_map(|line| line.strip_prefix("script\t")).expect("where the script is");
     assert!(Path::new(made).is_file(), "{made} is a path that can be opened");
 
     let waited = json(&server, &submit).await;
     let content = &waited["content"];
-    assert_eq!((&content["state"], &content["saved"]["nanoUsd"]), (&"STATE_SUCCEEDED".into(), &"183000000".into()), "{waited}");
+    assert_eq!(
+        (&content["state"], &content["saved"]["nanoUsd"]),
+        (&"STATE_SUCCEEDED".into(), &"183000000".into()),
+        "{waited}"
+    );
     let run_id = content["runId"].as_str().expect("an id");
 
     let watched = cli(&server, &["watch", run_id, "--json"]).await;
@@ -58,9 +63,16 @@ async fn a_request_is_submitted_and_waited_for() {
         .map(|line| serde_json::from_str::<Value>(line).expect("one document a line"))
         .filter_map(|update| update["event"]["number"].as_str().map(str::to_owned))
         .collect();
-    assert!(numbers.iter().map(String::as_str).eq((1..=numbers.len()).map(|n| n.to_string()).collect::<Vec<_>>()), "{numbers:?}");
+    assert!(
+        numbers.iter().map(String::as_str).eq((1..=numbers.len()).map(|n| n.to_string()).collect::<Vec<_>>()),
+        "{numbers:?}"
+    );
     let watched = cli(&server, &["watch", run_id]).await;
-    assert_eq!((watched.code, watched.out.lines().count()), (Some(0), numbers.len()), "a line an event: {watched:?}");
+    assert_eq!(
+        (watched.code, watched.out.lines().count()),
+        (Some(0), numbers.len()),
+        "a line an event: {watched:?}"
+    );
     let events = json(&server, &["events", run_id]).await;
     assert_eq!(events["events"].as_array().map(Vec::len), Some(numbers.len()));
     let explained = cli(&server, &["explain", run_id]).await;
@@ -78,10 +90,20 @@ async fn a_run_is_looked_at_and_operated() {
 
     let got = json(&server, &["get", run_id]).await;
     let run = &got["run"];
-    assert_eq!((&run["runId"], &run["state"], &run["priority"]), (&run_id.into(), &"STATE_RUNNING".into(), &(-3).into()));
-    assert_eq!((&run["labels"]["class"], &run["input"]["student_query"]), (&"7b".into(), &QUERY.into()), "{run}");
+    assert_eq!(
+        (&run["runId"], &run["state"], &run["priority"]),
+        (&run_id.into(), &"STATE_RUNNING".into(), &(-3).into())
+    );
+    assert_eq!(
+        (&run["labels"]["class"], &run["input"]["student_query"]),
+        (&"7b".into(), &QUERY.into()),
+        "{run}"
+    );
     let got = cli(&server, &["get", run_id]).await;
-    assert!(got.code == Some(0) && got.out.contains("RUNNING") && got.out.contains("script\tREADY"), "{got:?}");
+    assert!(
+        got.code == Some(0) && got.out.contains("RUNNING") && got.out.contains("script\tREADY"),
+        "{got:?}"
+    );
 
     let listed = cli(&server, &["list", "--label", "class=7b", "--state", "running"]).await;
     let rows: Vec<&str> = listed.out.lines().collect();
@@ -101,7 +123,11 @@ async fn a_run_is_looked_at_and_operated() {
         (["cancel", run_id], "CANCELLED"),
     ] {
         let operated = cli(&server, &arguments).await;
-        assert_eq!((operated.code, operated.out.trim()), (Some(0), &*format!("{run_id}  {shown}")), "{arguments:?}: {operated:?}");
+        assert_eq!(
+            (operated.code, operated.out.trim()),
+            (Some(0), &*format!("{run_id}  {shown}")),
+            "{arguments:?}: {operated:?}"
+        );
     }
     let watched = cli(&server, &["watch", run_id]).await;
     assert_eq!(watched.code, Some(1), "a run that did not succeed: {watched:?}");
@@ -174,7 +200,8 @@ async fn a_definition_is_validated_without_a_server() {
     let shipped = shipped_definitions().join("content.toml");
     let outcome = longtake(&["workflows", "validate", shipped.to_str().expect("a path")]).await;
     assert!(outcome.code == Some(0) && outcome.out.contains("workflow content with 4 steps"), "{outcome:?}");
-    let outcome = longtake(&["workflows", "validate", shipped.to_str().expect("a path"), path, "--json"]).await;
+    let outcome =
+        longtake(&["workflows", "validate", shipped.to_str().expect("a path"), path, "--json"]).await;
     let said: Value = serde_json::from_str(&outcome.out).expect("JSON");
     assert_eq!(outcome.code, Some(5), "one of them is wrong");
     assert_eq!(said["files"][1]["problems"].as_array().map(Vec::len), Some(5), "{said}");
@@ -217,7 +244,8 @@ async fn a_schema_goes_up_and_down_and_a_server_needs_one() {
     let world = World::new().await;
     let url = world.database().url();
     let migrate = ["migrate", "--database-url", url];
-    for arguments in [&migrate[..], &migrate[..], &[&migrate[..], &["--down-to", "0"]].concat(), &migrate[..]] {
+    for arguments in [&migrate[..], &migrate[..], &[&migrate[..], &["--down-to", "0"]].concat(), &migrate[..]]
+    {
         let outcome = longtake(arguments).await;
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
     }
@@ -233,7 +261,8 @@ async fn a_schema_goes_up_and_down_and_a_server_needs_one() {
     assert_eq!(unreachable.code, Some(4), "{unreachable:?}");
     let unnamed = longtake(&[&serve[..], &[definitions]].concat()).await;
     assert_eq!(unnamed.code, Some(2), "{unnamed:?}");
-    let folder = longtake_e2e::definitions(world.folder("bad"), &[("bad", "format = 1\nname = 7\nsteps = []\n")]);
+    let folder =
+        longtake_e2e::definitions(world.folder("bad"), &[("bad", "format = 1\nname = 7\nsteps = []\n")]);
     let folder = folder.to_str().expect("a path");
     let refused = longtake(&[&serve[..], &[folder, "--database-url", url]].concat()).await;
     assert_ne!(refused.code, Some(0));

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use longtake_e2e::{
-    Spy, World, artifact, bytes_of, causes, content_request, content_with_short_leases, eventually, probe, step,
+    Spy, World, artifact, bytes_of, causes, content_request, content_with_short_leases, eventually, probe,
+    step,
 };
 use longtake_proto::v1::{self, Modality, attempt::Cause, step::State};
 
@@ -68,7 +69,8 @@ async fn a_killed_executor_costs_only_the_work_since_its_last_checkpoint() {
 #[tokio::test]
 async fn an_interrupted_narration_is_resumed_by_scene() {
     let world = World::new().await;
-    let text = std::fs::read_to_string(longtake_e2e::shipped_definitions().join("content.toml")).expect("content.toml");
+    let text = std::fs::read_to_string(longtake_e2e::shipped_definitions().join("content.toml"))
+        .expect("content.toml");
     let short = text.replace("needs = [\"script\"]\n", "needs = [\"script\"]\nheartbeat_timeout = \"3s\"\n");
     let definitions = longtake_e2e::definitions(world.folder("definitions"), &[("content", &short)]);
     let server = world.server_with(&definitions).await;

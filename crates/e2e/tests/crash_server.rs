@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use longtake::postgres::{PostgresOptions, PrivatePostgres};
 use longtake_e2e::{
-    Client, Hand, Process, Server, Signal, Spy, World, causes, content_request, content_with_short_leases, definitions,
-    kinds, pass, step,
+    Client, Hand, Process, Server, Signal, Spy, World, causes, content_request, content_with_short_leases,
+    definitions, kinds, pass, step,
 };
 use longtake_proto::v1::{self, Modality, Reason, attempt::Cause, event::Kind, run, step::State};
 use serde_json::json;
@@ -98,7 +98,11 @@ async fn a_server_that_is_away_for_longer_than_a_session_charges_nobody() {
         video.attempts
     );
     let rendered = filming.spy.renders_of("painter");
-    assert_eq!(rendered.iter().filter(|scene| **scene == 1).count(), 1, "what was committed is kept: {rendered:?}");
+    assert_eq!(
+        rendered.iter().filter(|scene| **scene == 1).count(),
+        1,
+        "what was committed is kept: {rendered:?}"
+    );
     assert_eq!(run.spent, Some(v1::Money { nano_usd: 200_000_000 }));
 }
 
@@ -195,7 +199,8 @@ async fn an_acknowledged_submit_survives_a_crash_at_any_moment() {
     assert!(acknowledged > 0, "the crash came too early");
     for (request, acknowledged) in submitted {
         let run_id = request.request_id.clone();
-        let answer = client.content().submit_content(request).await.expect("the repetition is accepted").into_inner();
+        let answer =
+            client.content().submit_content(request).await.expect("the repetition is accepted").into_inner();
         assert_eq!(answer.run_id, run_id);
         assert!(!(acknowledged && answer.created), "run {run_id} was acknowledged, and lost");
     }

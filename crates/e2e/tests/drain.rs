@@ -37,7 +37,8 @@ async fn an_executor_yields_what_it_has_and_another_carries_on_at_once() {
     assert_eq!(spy.renders_of("first"), [1, 2], "the scene under way was finished, and no other begun");
     assert_eq!(spy.renders_of("second"), [3, 4], "what it had made is not made again");
     let ended = video.attempts[0].end_time.as_ref().and_then(longtake_proto::convert::micros_from_timestamp);
-    let leased = video.attempts[1].lease_time.as_ref().and_then(longtake_proto::convert::micros_from_timestamp);
+    let leased =
+        video.attempts[1].lease_time.as_ref().and_then(longtake_proto::convert::micros_from_timestamp);
     let between = leased.zip(ended).map(|(leased, ended)| leased - ended).expect("both times");
     assert!((0..1_000_000).contains(&between), "another carried on after {between} µs");
 
@@ -183,7 +184,10 @@ async fn a_stop_loses_no_call_that_was_under_way() {
             (id, Ok(_)) => acknowledged.push(id),
             (_, Err(status)) => {
                 let refusal = Refusal::of(&status);
-                assert!(matches!(refusal.code, Code::Unavailable | Code::Unknown | Code::Cancelled), "{refusal:?}");
+                assert!(
+                    matches!(refusal.code, Code::Unavailable | Code::Unknown | Code::Cancelled),
+                    "{refusal:?}"
+                );
             }
         }
     }

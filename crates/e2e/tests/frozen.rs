@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use longtake_e2e::{
-    Hand, Refusal, Signal, Spy, World, causes, content_request, content_with_short_leases, definitions, eventually,
-    kinds, refused_reports, step,
+    Hand, Refusal, Signal, Spy, World, causes, content_request, content_with_short_leases, definitions,
+    eventually, kinds, refused_reports, step,
 };
 use longtake_proto::v1::{self, Modality, Reason, ReportKind, attempt::Cause, step::State};
 use serde_json::json;
@@ -95,7 +95,10 @@ async fn each_kind_of_late_report_is_refused_and_noted_once() {
     late.checkpoint(&lost, Hand::at(1, 3, 9)).await;
     client.until(&run_id, LOST, |run| step(run, "work").state() != State::Running).await;
     let held = live.take().await;
-    assert_eq!((held.attempt, held.previous_end.as_ref().map(v1::AttemptEnd::cause)), (2, Some(Cause::LeaseLost)));
+    assert_eq!(
+        (held.attempt, held.previous_end.as_ref().map(v1::AttemptEnd::cause)),
+        (2, Some(Cause::LeaseLost))
+    );
     let before = (client.run(&run_id).await, client.events(&run_id).await);
 
     for _ in 0..2 {
@@ -120,8 +123,14 @@ async fn each_kind_of_late_report_is_refused_and_noted_once() {
     let kinds = [ReportKind::Complete, ReportKind::Fail, ReportKind::Yield, ReportKind::Heartbeat];
     assert_eq!(noted, kinds.map(|kind| (1, kind)), "the first of each kind");
     let (work_before, work_after) = (step(&before.0, "work"), step(&run, "work"));
-    assert_eq!(work_before.checkpoint, work_after.checkpoint, "the checkpoint is the one that was committed in time");
-    assert_eq!((work_after.state(), work_after.attempt, work_after.cost), (State::Running, 2, work_before.cost));
+    assert_eq!(
+        work_before.checkpoint, work_after.checkpoint,
+        "the checkpoint is the one that was committed in time"
+    );
+    assert_eq!(
+        (work_after.state(), work_after.attempt, work_after.cost),
+        (State::Running, 2, work_before.cost)
+    );
     assert_eq!(work_after.budgets, work_before.budgets);
 
     live.complete(&held, json!({"late": false})).await.expect("the live one is accepted");
@@ -158,6 +167,10 @@ async fn a_late_report_may_say_once_what_its_attempt_cost() {
 }
 
 fn superseded(refusal: &Refusal) {
-    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::FailedPrecondition, "LEASE_SUPERSEDED"), "{refusal:?}");
+    assert_eq!(
+        (refusal.code, refusal.reason.as_str()),
+        (Code::FailedPrecondition, "LEASE_SUPERSEDED"),
+        "{refusal:?}"
+    );
     assert_eq!(refusal.metadata.get("current_attempt").map(String::as_str), Some("2"), "{refusal:?}");
 }

@@ -69,7 +69,9 @@ async fn services_and_messages_are_listed_and_described() {
         assert!(services.contains(&service), "{service} is not in {services:?}");
     }
     let methods = grpcurl(&server, &[], &["list", "longtake.v1.RunService"]).await.out;
-    for method in ["CreateRun", "GetRun", "ListRuns", "WatchRun", "ListRunEvents", "ExplainRun", "ExtendDeadline"] {
+    for method in
+        ["CreateRun", "GetRun", "ListRuns", "WatchRun", "ListRunEvents", "ExplainRun", "ExtendDeadline"]
+    {
         assert!(methods.contains(&format!("longtake.v1.RunService.{method}")), "{methods}");
     }
     let service = grpcurl(&server, &[], &["describe", "longtake.v1.ContentService"]).await;
@@ -116,7 +118,11 @@ async fn a_run_is_submitted_watched_explained_and_read() {
         "labels": {"class": "7b"},
     });
     let submitted = call_one(&server, "longtake.v1.ContentService/SubmitContent", request).await;
-    assert_eq!((&submitted["created"], &submitted["state"]), (&json!(true), &json!("STATE_RUNNING")), "{submitted}");
+    assert_eq!(
+        (&submitted["created"], &submitted["state"]),
+        (&json!(true), &json!("STATE_RUNNING")),
+        "{submitted}"
+    );
     let run_id = submitted["runId"].as_str().expect("an id").to_owned();
     let by_id = || json!({ "run_id": run_id });
 
@@ -138,12 +144,24 @@ async fn a_run_is_submitted_watched_explained_and_read() {
     assert_eq!(last["event"]["runEnded"]["state"], "STATE_SUCCEEDED", "{last}");
     drop(executor);
 
-    let read = call_one(&server, "longtake.v1.RunService/GetRun", json!({ "run_id": run_id, "view": "RUN_VIEW_FULL" })).await;
+    let read = call_one(
+        &server,
+        "longtake.v1.RunService/GetRun",
+        json!({ "run_id": run_id, "view": "RUN_VIEW_FULL" }),
+    )
+    .await;
     let run = &read["run"];
     assert_eq!((&run["state"], &run["labels"]["class"]), (&json!("STATE_SUCCEEDED"), &json!("7b")), "{run}");
-    assert_eq!((&run["spent"]["nanoUsd"], &run["saved"]["nanoUsd"]), (&json!("17000000"), &json!("183000000")));
-    assert_eq!(run["input"]["student_query"], "How do plants turn light into sugar?", "readable, not encoded");
-    let states: Vec<&Value> = run["steps"].as_array().into_iter().flatten().map(|step| &step["state"]).collect();
+    assert_eq!(
+        (&run["spent"]["nanoUsd"], &run["saved"]["nanoUsd"]),
+        (&json!("17000000"), &json!("183000000"))
+    );
+    assert_eq!(
+        run["input"]["student_query"], "How do plants turn light into sugar?",
+        "readable, not encoded"
+    );
+    let states: Vec<&Value> =
+        run["steps"].as_array().into_iter().flatten().map(|step| &step["state"]).collect();
     assert_eq!(states, ["STATE_SUCCEEDED", "STATE_SUCCEEDED", "STATE_SKIPPED", "STATE_SUCCEEDED"]);
     let content = call_one(&server, "longtake.v1.ContentService/GetContent", by_id()).await;
     assert_eq!(content["content"]["state"], "STATE_SUCCEEDED");
@@ -158,7 +176,9 @@ async fn a_refusal_shows_its_details() {
     let request = json!({"student_id": "", "student_query": "why", "grade_level": 40}).to_string();
     let refused = grpcurl(&server, &["-d", &request], &["longtake.v1.ContentService/SubmitContent"]).await;
     assert_ne!(refused.code, Some(0));
-    for shown in ["InvalidArgument", "FIELD_INVALID", "student_id", "student_query", "grade_level", "5 to 500"] {
+    for shown in
+        ["InvalidArgument", "FIELD_INVALID", "student_id", "student_query", "grade_level", "5 to 500"]
+    {
         assert!(refused.err.contains(shown), "{shown} is not in {}", refused.err);
     }
     let request = json!({"run_id": uuid::Uuid::new_v4().to_string()}).to_string();

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use longtake_e2e::{
-    Client, Server, World, artifact, bytes_of, causes, content_request, kinds, probe, step,
-};
+use longtake_e2e::{Client, Server, World, artifact, bytes_of, causes, content_request, kinds, probe, step};
 use longtake_proto::v1::{self, Modality, attempt, run, step::State};
 use serde_json::Value;
 
@@ -88,7 +86,10 @@ async fn a_video_for_20_cents(run: &v1::Run) {
     let captions = artifact(made, "captions.vtt");
     assert_eq!(captions.media_type, "text/vtt");
     let captions = String::from_utf8(bytes_of(captions)).expect("captions are UTF-8");
-    assert!(captions.starts_with("WEBVTT") && captions.contains("A leaf drinks light, part 1."), "{captions}");
+    assert!(
+        captions.starts_with("WEBVTT") && captions.contains("A leaf drinks light, part 1."),
+        "{captions}"
+    );
     let poster = artifact(made, "poster.png");
     assert_eq!(poster.media_type, "image/png");
     assert!(bytes_of(poster).starts_with(b"\x89PNG"));

@@ -1,6 +1,6 @@
 //! The engine decides. It is pure: no async, no clock, no randomness, no I/O; `now` and every random number are arguments.
 //!
-//! Read in this order: [`run`] (the state), [`event`] (what can happen to it), [`decide`] (what a command does), [`evolve`]
+//! Read in this order: [`run`] (the state), [`event`] (what can happen to it), [`mod@decide`] (what a command does), [`mod@evolve`]
 //! (the state is the fold of its events), [`rows`] (what the store must hold for a state), and then [`lane`], which batches
 //! commands, commits their decisions as one write, and answers only what is committed.
 

@@ -55,6 +55,14 @@ pub enum ServeError {
     Lane,
 }
 
+impl ServeError {
+    /// Whether the database could not be reached: trying again helps once it can.
+    pub fn is_outage(&self) -> bool {
+        let (Self::Store(error) | Self::Workflows(WorkflowsError::Store(error))) = self else { return false };
+        matches!(error, longtake_store::Error::Outage { .. })
+    }
+}
+
 /// Serves until `stop` is cancelled; then answers held calls early, finishes what is under way, and returns.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
     let limits = config.limits.clone();

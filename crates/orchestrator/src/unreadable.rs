@@ -51,16 +51,23 @@ mod tests {
     #[test]
     fn the_outermost_field_is_named() {
         let deep = "failed to decode Protobuf message: Struct.fields: Value.kind: CreateRunRequest.input: recursion limit reached";
-        let expected = (Code::InvalidArgument, "input: is nested too deeply to be read".to_owned(), vec!["input".to_owned()]);
+        let expected = (
+            Code::InvalidArgument,
+            "input: is nested too deeply to be read".to_owned(),
+            vec!["input".to_owned()],
+        );
         assert_eq!(told(Status::internal(deep)), expected);
         let torn = "failed to decode Protobuf message: buffer underflow";
-        let expected = (Code::InvalidArgument, "the message cannot be read: buffer underflow".to_owned(), Vec::new());
+        let expected =
+            (Code::InvalidArgument, "the message cannot be read: buffer underflow".to_owned(), Vec::new());
         assert_eq!(told(Status::internal(torn)), expected);
     }
 
     #[test]
     fn other_answers_pass() {
-        for status in [Status::internal("a fault of ours"), Status::not_found("failed to decode Protobuf message: x")] {
+        for status in
+            [Status::internal("a fault of ours"), Status::not_found("failed to decode Protobuf message: x")]
+        {
             let (code, message) = (status.code(), status.message().to_owned());
             assert_eq!(told(status), (code, message, Vec::new()));
         }

@@ -4,8 +4,7 @@
 //! still understands what it leaves behind, and only a binary older than that is turned away.
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::error::Error;
 
@@ -27,29 +26,25 @@ fn newest() -> i64 {
 
 /// Applies what is missing. Several processes may do this at once: they wait for each other.
 pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
-    let mut connection = connect(options).await?;
-    let done = migrator().run(&mut connection).await.map_err(|error| failed(&error));
-    // Closing releases the advisory lock, whatever happened.
-    close(connection).await;
+    let pool = connect(options).await?;
+    let done = migrator().run(&pool).await.map_err(|error| failed(&error));
+    // The connection's end releases the advisory lock, whatever happened.
+    pool.close().await;
     done
 }
 
 /// Takes migrations newer than `target` back; 0 leaves nothing, and loses all that is stored.
 pub(crate) async fn migrate_down(options: &PgConnectOptions, target: i64) -> Result<(), Error> {
-    let mut connection = connect(options).await?;
-    let done = migrator().undo(&mut connection, target).await.map_err(|error| failed(&error));
-    close(connection).await;
+    let pool = connect(options).await?;
+    let done = migrator().undo(&pool, target).await.map_err(|error| failed(&error));
+    pool.close().await;
     done
 }
 
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
-    options.clone().application_name("longtake migration").connect().await.map_err(|error| Error::new(DOING, &error))
-}
-
-async fn close(connection: PgConnection) {
-    if let Err(error) = connection.close().await {
-        tracing::debug!(%error, "the connection of the migration did not close well");
-    }
+/// One connection, without the limits of others: a migration takes as long as it takes.
+async fn connect(options: &PgConnectOptions) -> Result<PgPool, Error> {
+    let options = options.clone().application_name("longtake migration");
+    PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(|error| Error::new(DOING, &error))
 }
 
 fn failed(error: &MigrateError) -> Error {

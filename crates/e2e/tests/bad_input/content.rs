@@ -63,7 +63,8 @@ async fn all_mistakes_are_told_at_once() {
     request.interest = text(101);
     request.requested_modalities = vec![77];
     request.priority = 1_000;
-    let refusal = refused(scene.client.content().submit_content(request).await, Code::InvalidArgument, "FIELD_INVALID");
+    let refusal =
+        refused(scene.client.content().submit_content(request).await, Code::InvalidArgument, "FIELD_INVALID");
     let named: Vec<&str> = refusal.fields.keys().map(String::as_str).collect();
     let all = ["grade_level", "interest", "priority", "requested_modalities", "student_id", "student_query"];
     assert_eq!(named, all);
@@ -146,7 +147,10 @@ async fn one_request_id_is_one_request() {
     // The same content: what does not count may differ.
     for again in [
         request.clone(),
-        SubmitContentRequest { deadline: Some(Timestamp { seconds: 4_000_000_000, nanos: 0 }), ..request.clone() },
+        SubmitContentRequest {
+            deadline: Some(Timestamp { seconds: 4_000_000_000, nanos: 0 }),
+            ..request.clone()
+        },
         SubmitContentRequest { request_id: request.request_id.to_uppercase(), ..request.clone() },
     ] {
         let answer = scene.client.content().submit_content(again).await.expect("the same").into_inner();
@@ -190,7 +194,8 @@ async fn a_batch_is_judged_one_by_one() {
     let scene = Scene::new().await;
     for many in [0, 1_001] {
         let requests = vec![good(); many];
-        let answer = scene.client.content().batch_submit_content(v1::BatchSubmitContentRequest { requests }).await;
+        let answer =
+            scene.client.content().batch_submit_content(v1::BatchSubmitContentRequest { requests }).await;
         names(&refused(answer, Code::InvalidArgument, "FIELD_INVALID"), "requests", &many.to_string());
     }
     let (first, last) = (good(), good());
@@ -222,7 +227,8 @@ async fn a_batch_is_judged_one_by_one() {
         (Code::Ok, "UNSPECIFIED"),
     ];
     assert_eq!(judged, expected.map(|(code, reason)| (code, reason.to_owned())));
-    let created: Vec<bool> = answer.results.iter().filter_map(|it| it.response.as_ref()).map(|it| it.created).collect();
+    let created: Vec<bool> =
+        answer.results.iter().filter_map(|it| it.response.as_ref()).map(|it| it.created).collect();
     assert_eq!(created, [true, false, true]);
 }
 
@@ -234,6 +240,7 @@ async fn content_that_is_none_is_not_found() {
         let answer = scene.client.content().get_content(v1::GetContentRequest { run_id }).await;
         refused(answer, Code::NotFound, "RUN_UNKNOWN");
     }
-    let answer = scene.client.content().get_content(v1::GetContentRequest { run_id: "1 or 1=1".to_owned() }).await;
+    let answer =
+        scene.client.content().get_content(v1::GetContentRequest { run_id: "1 or 1=1".to_owned() }).await;
     names(&refused(answer, Code::InvalidArgument, "FIELD_INVALID"), "run_id", "an id that is none");
 }

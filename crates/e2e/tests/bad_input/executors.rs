@@ -1,7 +1,9 @@
 //! What executors could send.
 
 use longtake_e2e::{Hand, Refusal};
-use longtake_proto::v1::{self, Artifact, Checkpoint, CompleteStepRequest, FailStepRequest, PollStepsRequest, Progress};
+use longtake_proto::v1::{
+    self, Artifact, Checkpoint, CompleteStepRequest, FailStepRequest, PollStepsRequest, Progress,
+};
 use prost_types::value::Kind;
 use serde_json::json;
 use tonic::Code;
@@ -62,15 +64,13 @@ async fn every_field_of_a_poll_has_its_bound() {
     let good = Hand::new(&scene.client, "hand", &["noop"]).poll_request(std::time::Duration::ZERO);
     each(&good, POLLS, async |request| scene.client.executors().poll_steps(request).await).await;
     for wait in ABSURD {
-        let answer = scene.client.executors().poll_steps(PollStepsRequest { wait: Some(wait), ..good.clone() }).await;
+        let answer =
+            scene.client.executors().poll_steps(PollStepsRequest { wait: Some(wait), ..good.clone() }).await;
         names(&refused(answer, Code::InvalidArgument, "FIELD_INVALID"), "wait", &format!("{wait:?}"));
     }
     assert_eq!(scene.rows().await, before, "nothing is stored");
-    let most = PollStepsRequest {
-        queues: (0..64).map(|n| format!("queue-{n}")).collect(),
-        max_steps: 100,
-        ..good
-    };
+    let most =
+        PollStepsRequest { queues: (0..64).map(|n| format!("queue-{n}")).collect(), max_steps: 100, ..good };
     scene.client.executors().poll_steps(most).await.expect("what is just within the bounds is taken");
 }
 
@@ -86,7 +86,8 @@ async fn tokens_that_were_never_granted_are_unknown() {
     let last = if forged.pop() == Some('0') { '1' } else { '0' };
     forged.push(last);
     let foreign = token.replace(&token[..32], &uuid::Uuid::new_v4().simple().to_string());
-    let tokens = [String::new(), "x".to_owned(), "é".repeat(37), "0".repeat(74), token.clone() + "0", forged, foreign];
+    let tokens =
+        [String::new(), "x".to_owned(), "é".repeat(37), "0".repeat(74), token.clone() + "0", forged, foreign];
     for lease_token in tokens {
         let other = v1::StepLease { lease_token, ..lease.clone() };
         let complete = scene.client.executors().complete_step(hand.completion(&other, json!({}))).await;
@@ -97,8 +98,10 @@ async fn tokens_that_were_never_granted_are_unknown() {
         refused(scene.client.executors().yield_step(back).await, Code::NotFound, "LEASE_UNKNOWN");
         let beat = v1::LeaseHeartbeat { lease_token: other.lease_token, ..Default::default() };
         let own = v1::LeaseHeartbeat { lease_token: token.clone(), ..Default::default() };
-        let answer = hand.heartbeat(vec![beat, own], std::time::Duration::ZERO, false).await.expect("answered");
-        let reasons: Vec<String> = answer.leases.iter().map(|it| verdict(it.verdict.as_ref()).reason).collect();
+        let answer =
+            hand.heartbeat(vec![beat, own], std::time::Duration::ZERO, false).await.expect("answered");
+        let reasons: Vec<String> =
+            answer.leases.iter().map(|it| verdict(it.verdict.as_ref()).reason).collect();
         assert_eq!(reasons, ["LEASE_UNKNOWN", "UNSPECIFIED"], "one bad token harms no other lease");
     }
     assert_eq!((scene.rows().await, scene.client.events(&run_id).await), before, "nothing has changed");
@@ -118,8 +121,11 @@ async fn a_report_that_cannot_be_stored_leaves_the_lease_as_it_was() {
     let mut outputs = unfit();
     outputs.push(("larger than an output may be", Some(object("a", Kind::StringValue("x".repeat(65_536))))));
     for (what, output) in outputs {
-        let refusal =
-            refused(complete(CompleteStepRequest { output, ..good.clone() }).await, Code::InvalidArgument, "OUTPUT_INVALID");
+        let refusal = refused(
+            complete(CompleteStepRequest { output, ..good.clone() }).await,
+            Code::InvalidArgument,
+            "OUTPUT_INVALID",
+        );
         assert!(refusal.fields.keys().any(|field| field.starts_with("output")), "{what}: {refusal:?}");
     }
     for (field, spoil) in ARTIFACTS {
@@ -138,7 +144,8 @@ async fn a_report_that_cannot_be_stored_leaves_the_lease_as_it_was() {
         names(&refused(complete(request).await, Code::InvalidArgument, "FIELD_INVALID"), "cost", "an amount");
     }
     for (field, spoil) in NEXT {
-        let mut next = v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, request_id: String::new() };
+        let mut next =
+            v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, request_id: String::new() };
         spoil(&mut next);
         let request = CompleteStepRequest { next: Some(next), ..good.clone() };
         names(&refused(complete(request).await, Code::InvalidArgument, "FIELD_INVALID"), field, "next");
@@ -146,7 +153,8 @@ async fn a_report_that_cannot_be_stored_leaves_the_lease_as_it_was() {
     assert_eq!((scene.rows().await, scene.client.events(&run_id).await), before, "nothing has changed");
     // What is within the bounds is taken, and reaches the next step and every reader.
     let next = v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, request_id: String::new() };
-    let within = CompleteStepRequest { output: nested(32), artifacts: vec![artifact()], next: Some(next), ..good };
+    let within =
+        CompleteStepRequest { output: nested(32), artifacts: vec![artifact()], next: Some(next), ..good };
     let answer = complete(within).await.expect("it is taken").into_inner();
     let next = answer.next.expect("an answer to `next`").leases.remove(0);
     assert_eq!(next.needs["step-1"].output, nested(32));
@@ -201,7 +209,8 @@ async fn every_field_of_a_failure_and_a_yield_has_its_bound() {
     refused(scene.client.executors().fail_step(deep).await, Code::InvalidArgument, "CHECKPOINT_TOO_LARGE");
     let back = v1::YieldStepRequest { lease_token: lease.lease_token.clone(), ..Default::default() };
     for reason in [text(1_001), "a\0b".to_owned()] {
-        let answer = scene.client.executors().yield_step(v1::YieldStepRequest { reason, ..back.clone() }).await;
+        let answer =
+            scene.client.executors().yield_step(v1::YieldStepRequest { reason, ..back.clone() }).await;
         names(&refused(answer, Code::InvalidArgument, "FIELD_INVALID"), "reason", "a yield");
     }
     for many in [0, 1_001] {
@@ -250,7 +259,10 @@ async fn a_heartbeat_is_judged_lease_by_lease() {
         ("FIELD_INVALID", with(Checkpoint { done: -1, ..Hand::at(1, 1, 1) })),
         ("FIELD_INVALID", with(Checkpoint { total: -1, ..Hand::at(1, 1, 1) })),
         ("CHECKPOINT_TOO_LARGE", with(Checkpoint { data: large, ..Hand::at(1, 1, 1) })),
-        ("CHECKPOINT_TOO_LARGE", with(Checkpoint { artifacts: vec![artifact(); 1_001], ..Hand::at(1, 1, 1) })),
+        (
+            "CHECKPOINT_TOO_LARGE",
+            with(Checkpoint { artifacts: vec![artifact(); 1_001], ..Hand::at(1, 1, 1) }),
+        ),
         ("CHECKPOINT_TOO_LARGE", with(Checkpoint { artifacts: vec![foreign], ..Hand::at(1, 1, 1) })),
         ("FIELD_INVALID", telling(Progress { done: -1, ..progress() })),
         ("FIELD_INVALID", telling(Progress { total: -1, ..progress() })),
@@ -259,7 +271,8 @@ async fn a_heartbeat_is_judged_lease_by_lease() {
     ];
     for (reason, heartbeat) in spoilt {
         let shown = format!("{heartbeat:?}");
-        let answer = hand.heartbeat(vec![heartbeat], std::time::Duration::ZERO, false).await.expect("answered");
+        let answer =
+            hand.heartbeat(vec![heartbeat], std::time::Duration::ZERO, false).await.expect("answered");
         let refusal = verdict(answer.leases[0].verdict.as_ref());
         let expected = Refusal { code: Code::InvalidArgument, reason: reason.to_owned(), ..refusal.clone() };
         assert_eq!(refusal, expected, "{shown}");

@@ -53,7 +53,11 @@ async fn each<R: Clone + std::fmt::Debug, T>(
 
 /// It is INVALID_ARGUMENT, FIELD_INVALID, and says of the field what is wrong.
 fn names(refusal: &Refusal, field: &str, what: &str) {
-    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"), "{what}: {refusal:?}");
+    assert_eq!(
+        (refusal.code, refusal.reason.as_str()),
+        (Code::InvalidArgument, "FIELD_INVALID"),
+        "{what}: {refusal:?}"
+    );
     let named = refusal.fields.iter().find(|(name, _)| name.starts_with(field));
     let (_, bound) = named.unwrap_or_else(|| panic!("{what}: {field} is not named by {refusal:?}"));
     assert!(!bound.is_empty(), "{what}: it does not say what is wrong: {refusal:?}");

@@ -122,15 +122,19 @@ async fn lists_have_bounds_and_pages_belong_to_their_list() {
         ..ListRunsRequest::default()
     };
     let first = client.runs().list_runs(page(2, "", "noop")).await.expect("a page").into_inner();
-    let second = client.runs().list_runs(page(2, &first.next_page_token, "noop")).await.expect("a page").into_inner();
-    let third = client.runs().list_runs(page(2, &second.next_page_token, "noop")).await.expect("a page").into_inner();
-    let seen = [&first, &second, &third].into_iter().flat_map(|page| &page.runs).map(|run| run.run_id.clone());
+    let second =
+        client.runs().list_runs(page(2, &first.next_page_token, "noop")).await.expect("a page").into_inner();
+    let third =
+        client.runs().list_runs(page(2, &second.next_page_token, "noop")).await.expect("a page").into_inner();
+    let seen =
+        [&first, &second, &third].into_iter().flat_map(|page| &page.runs).map(|run| run.run_id.clone());
     assert_eq!(seen.collect::<Vec<_>>(), runs, "the newest first, each once");
     assert_eq!(third.next_page_token, "", "the last page");
     assert!(first.runs.iter().all(|run| run.steps.is_empty() && run.input.is_none()), "lists are short");
 
     // The token of one list is none of another.
-    let events = ListRunEventsRequest { run_id: runs[0].clone(), page_size: 1, ..ListRunEventsRequest::default() };
+    let events =
+        ListRunEventsRequest { run_id: runs[0].clone(), page_size: 1, ..ListRunEventsRequest::default() };
     let history = client.runs().list_run_events(events.clone()).await.expect("a page").into_inner();
     assert_ne!(history.next_page_token, "");
     let forged = "A".repeat(40);

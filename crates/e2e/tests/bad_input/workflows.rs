@@ -70,7 +70,10 @@ async fn what_is_no_definition_is_told_so() {
 async fn workflows_are_listed_and_read_and_those_that_are_not_there_are_not_found() {
     let scene = Scene::new().await;
     let mut workflows = scene.client.workflows();
-    let list = |page_size, page_token: &str| v1::ListWorkflowsRequest { page_size, page_token: page_token.to_owned() };
+    let list = |page_size, page_token: &str| v1::ListWorkflowsRequest {
+        page_size,
+        page_token: page_token.to_owned(),
+    };
     let listed = workflows.list_workflows(list(0, "")).await.expect("listed").into_inner().workflows;
     let names_listed: Vec<&str> = listed.iter().map(|workflow| workflow.name.as_str()).collect();
     assert!(names_listed.is_sorted() && names_listed.contains(&"content"), "{names_listed:?}");
@@ -86,17 +89,30 @@ async fn workflows_are_listed_and_read_and_those_that_are_not_there_are_not_foun
         token = page.next_page_token;
     }
     assert_eq!(paged, listed);
-    names(&refused(workflows.list_workflows(list(-1, "")).await, Code::InvalidArgument, "FIELD_INVALID"), "page_size", "-1");
+    names(
+        &refused(workflows.list_workflows(list(-1, "")).await, Code::InvalidArgument, "FIELD_INVALID"),
+        "page_size",
+        "-1",
+    );
     for foreign in ["x", "a\0b", &"A".repeat(22)] {
-        refused(workflows.list_workflows(list(2, foreign)).await, Code::InvalidArgument, "PAGE_TOKEN_INVALID");
+        refused(
+            workflows.list_workflows(list(2, foreign)).await,
+            Code::InvalidArgument,
+            "PAGE_TOKEN_INVALID",
+        );
     }
 
-    let get = |name: &str, version: &str| v1::GetWorkflowRequest { name: name.to_owned(), version: version.to_owned() };
-    let content = workflows.get_workflow(get("content", "")).await.expect("read").into_inner().workflow.expect("it");
+    let get = |name: &str, version: &str| v1::GetWorkflowRequest {
+        name: name.to_owned(),
+        version: version.to_owned(),
+    };
+    let content =
+        workflows.get_workflow(get("content", "")).await.expect("read").into_inner().workflow.expect("it");
     assert!(content.source.contains("[[step]]"));
     let video = content.steps.iter().find(|step| step.name == "video").expect("the video step");
     assert_eq!((video.produces(), video.price), (Modality::Video, Some(v1::Money { nano_usd: 183_000_000 })));
-    let same = workflows.get_workflow(get("content", &content.version)).await.expect("read").into_inner().workflow;
+    let same =
+        workflows.get_workflow(get("content", &content.version)).await.expect("read").into_inner().workflow;
     assert_eq!(same.map(|workflow| workflow.source), Some(content.source.clone()));
     for (name, version) in [("nope", String::new()), ("content", "0".repeat(64)), ("noop", content.version)] {
         refused(workflows.get_workflow(get(name, &version)).await, Code::NotFound, "WORKFLOW_UNKNOWN");

@@ -49,7 +49,10 @@ async fn a_checkpoint_that_is_too_large_is_refused_and_the_lease_stays() {
     let data = longtake_proto::convert::struct_from_json(json!({"big": "x".repeat(65_536)}));
     let status = hand.checkpoint(&lease, v1::Checkpoint { data, ..Hand::at(2, 2, 9) }).await;
     let verdict = status.verdict.expect("a verdict");
-    assert_eq!((verdict.reason(), Code::from(verdict.code)), (Reason::CheckpointTooLarge, Code::InvalidArgument));
+    assert_eq!(
+        (verdict.reason(), Code::from(verdict.code)),
+        (Reason::CheckpointTooLarge, Code::InvalidArgument)
+    );
     assert_eq!(status.committed_sequence, 1);
     assert_eq!(stored(&bench.client.run(&run_id).await).sequence, 1);
     let verdict = hand.complete(&lease, json!({})).await.expect("the lease is good");
@@ -81,7 +84,8 @@ async fn a_lease_that_two_complete_heartbeats_leave_out_is_lost() {
     let (hand, left_out, lost) = bench.working().await;
     let kept_run = bench.client.create("tight", json!({})).await;
     let kept = hand.take().await;
-    let only_kept = || vec![v1::LeaseHeartbeat { lease_token: kept.lease_token.clone(), ..Default::default() }];
+    let only_kept =
+        || vec![v1::LeaseHeartbeat { lease_token: kept.lease_token.clone(), ..Default::default() }];
     // Partial ones say nothing of the others. `take` has sent one complete heartbeat that left the first lease out.
     hand.beat(&lost).await;
     for _ in 0..3 {
@@ -112,4 +116,3 @@ async fn a_held_heartbeat_goes_out_at_once_when_a_directive_comes() {
     assert_eq!(answer.leases[0].directive(), Directive::Pause);
     assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
 }
-

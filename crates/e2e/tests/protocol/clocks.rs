@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use longtake_e2e::{Hand, Refusal, causes, eventually, pass, span, step};
-use longtake_proto::v1::{self, Reason, attempt::Cause, run, step::State};
+use longtake_proto::v1::{self, Reason, attempt::Cause, extend_deadline_request::Target, run, step::State};
 use serde_json::json;
 use tonic::Code;
 
@@ -24,7 +24,11 @@ async fn alive_is_not_the_same_as_getting_on() {
         let heartbeat = v1::LeaseHeartbeat { progress, ..beat(&lease) };
         let answer = hand.heartbeat(vec![heartbeat], Duration::ZERO, false).await.expect("answered");
         let verdict = answer.leases[0].verdict.clone().unwrap_or_default();
-        if verdict.reason() == Reason::LeaseSuperseded { Ok(began.elapsed()) } else { Err(format!("{verdict:?}")) }
+        if verdict.reason() == Reason::LeaseSuperseded {
+            Ok(began.elapsed())
+        } else {
+            Err(format!("{verdict:?}"))
+        }
     })
     .await;
     assert!((2_900..5_000).contains(&lost.as_millis()), "a second after it stood still: {lost:?}");
@@ -41,13 +45,14 @@ async fn an_attempt_that_takes_too_long_is_taken_back_unless_its_deadline_is_mov
     let hand = Hand::new(&bench.client, "hand", &["attempt"]);
     let lease = hand.take().await;
     assert!(lease.attempt_remaining.is_some() && lease.deadline_remaining.is_some(), "{lease:?}");
-    let run = bench.client.until(&run_id, SOON, |run| step(run, "attempt").attempts[0].end_time.is_some()).await;
+    let run =
+        bench.client.until(&run_id, SOON, |run| step(run, "attempt").attempts[0].end_time.is_some()).await;
     assert_eq!(causes(step(&run, "attempt"))[0], Cause::AttemptTimeout);
 
     let second = hand.take().await;
     let request = v1::ExtendDeadlineRequest {
         run_id: run_id.clone(),
-        target: v1::extend_deadline_request::Target::Attempt.into(),
+        target: Target::Attempt.into(),
         step: "attempt".to_owned(),
         deadline: in_seconds(60),
         ..Default::default()
@@ -55,10 +60,13 @@ async fn an_attempt_that_takes_too_long_is_taken_back_unless_its_deadline_is_mov
     bench.client.runs().extend_deadline(request.clone()).await.expect("accepted");
     pass(Duration::from_millis(1_500)).await;
     hand.complete(&second, json!({})).await.expect("its time is not up");
-    let status = bench.client.runs().extend_deadline(request).await.expect_err("no attempt is live");
+    let status = bench.client.runs().extend_deadline(request).await.expect_err("the run has ended");
     let refusal = Refusal::of(&status);
-    assert_eq!(refusal.code, Code::FailedPrecondition);
-    assert!(["DEADLINE_PASSED", "RUN_STATE"].contains(&refusal.reason.as_str()), "{refusal:?}");
+    assert_eq!(
+        (refusal.code, refusal.reason.as_str()),
+        (Code::FailedPrecondition, "RUN_STATE"),
+        "{refusal:?}"
+    );
 }
 
 #[tokio::test]
@@ -72,18 +80,19 @@ async fn a_step_and_a_run_have_deadlines_that_nothing_refills() {
     let status = hand.complete(&lease, json!({})).await.expect_err("too late");
     assert_eq!(Refusal::of(&status).reason, "RUN_STOPPED");
     let run = bench.client.ended(&run_id, SOON).await;
-    assert_eq!((run.state(), run.error.expect("an error").code), (run::State::TimedOut, "STEP_TIMEOUT".to_owned()));
+    assert_eq!(
+        (run.state(), run.error.expect("an error").code),
+        (run::State::TimedOut, "STEP_TIMEOUT".to_owned())
+    );
 
     let request =
         v1::CreateRunRequest { workflow: "tight".to_owned(), deadline: in_seconds(2), ..Default::default() };
-    let run = bench.client.runs().create_run(request).await.expect("accepted").into_inner().run.expect("the run");
+    let run =
+        bench.client.runs().create_run(request).await.expect("accepted").into_inner().run.expect("the run");
     let ended = bench.client.ended(&run.run_id, SOON).await;
     assert_eq!((ended.state(), ended.steps[0].state()), (run::State::TimedOut, State::Cancelled));
-    let status = bench.operate(Operation::Retry, &run.run_id).await.expect_err("its deadline has passed");
-    let refusal = Refusal::of(&status);
-    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"), "{refusal:?}");
-    assert!(refusal.fields.contains_key("deadline"), "{refusal:?}");
-    let request = v1::RetryRunRequest { run_id: run.run_id.clone(), deadline: in_seconds(60), ..Default::default() };
+    let request =
+        v1::RetryRunRequest { run_id: run.run_id.clone(), deadline: in_seconds(60), ..Default::default() };
     bench.client.runs().retry_run(request).await.expect("with a new one it goes on");
     let hand = Hand::new(&bench.client, "hand", &["work"]);
     let lease = hand.take().await;
@@ -91,3 +100,46 @@ async fn a_step_and_a_run_have_deadlines_that_nothing_refills() {
     bench.client.succeeded(&run.run_id, SOON).await;
 }
 
+#[tokio::test]
+async fn a_deadline_that_has_fired_is_past_and_so_is_that_of_an_attempt_that_is_not_live() {
+    let bench = bench().await;
+    let extend = async |run_id: &str, target: Target, step: &str| {
+        let request = v1::ExtendDeadlineRequest {
+            run_id: run_id.to_owned(),
+            target: target.into(),
+            step: step.to_owned(),
+            deadline: in_seconds(60),
+            ..Default::default()
+        };
+        let status = bench.client.runs().extend_deadline(request).await.expect_err("it is refused");
+        let refusal = Refusal::of(&status);
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::FailedPrecondition, "DEADLINE_PASSED"),
+            "{refusal:?}"
+        );
+    };
+    let waiting = bench.client.create("attempt", json!({})).await;
+    extend(&waiting, Target::Attempt, "attempt").await;
+    let (hand, run_id, lease) = bench.working().await;
+    hand.give_back(&lease, None).await.expect("accepted");
+    extend(&run_id, Target::Attempt, "work").await;
+}
+
+#[tokio::test]
+async fn a_retry_after_the_deadline_needs_a_new_one() {
+    let bench = bench().await;
+    let request =
+        v1::CreateRunRequest { workflow: "tight".to_owned(), deadline: in_seconds(2), ..Default::default() };
+    let run =
+        bench.client.runs().create_run(request).await.expect("accepted").into_inner().run.expect("the run");
+    bench.client.ended(&run.run_id, SOON).await;
+    let status = bench.operate(Operation::Retry, &run.run_id).await.expect_err("its deadline has passed");
+    let refusal = Refusal::of(&status);
+    assert_eq!(
+        (refusal.code, refusal.reason.as_str()),
+        (Code::InvalidArgument, "FIELD_INVALID"),
+        "{refusal:?}"
+    );
+    assert!(refusal.fields.contains_key("deadline"), "{refusal:?}");
+}

@@ -120,7 +120,12 @@ impl Bench {
         self.operate_as(what, run_id, "").await
     }
 
-    async fn operate_as(&self, what: Operation, run_id: &str, request_id: &str) -> Result<v1::Run, tonic::Status> {
+    async fn operate_as(
+        &self,
+        what: Operation,
+        run_id: &str,
+        request_id: &str,
+    ) -> Result<v1::Run, tonic::Status> {
         let (run_id, request_id, reason) = (run_id.to_owned(), request_id.to_owned(), "a test".to_owned());
         let mut runs = self.client.runs();
         let run = match what {
@@ -130,7 +135,9 @@ impl Bench {
             Operation::Pause => {
                 runs.pause_run(v1::PauseRunRequest { run_id, request_id, reason }).await?.into_inner().run
             }
-            Operation::Resume => runs.resume_run(v1::ResumeRunRequest { run_id, request_id }).await?.into_inner().run,
+            Operation::Resume => {
+                runs.resume_run(v1::ResumeRunRequest { run_id, request_id }).await?.into_inner().run
+            }
             Operation::Retry => {
                 let request = v1::RetryRunRequest { run_id, request_id, deadline: None };
                 runs.retry_run(request).await?.into_inner().run
@@ -163,7 +170,10 @@ fn stored(run: &v1::Run) -> v1::Checkpoint {
 
 fn in_seconds(seconds: i64) -> Option<prost_types::Timestamp> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
-    Some(prost_types::Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or_default() + seconds, nanos: 0 })
+    Some(prost_types::Timestamp {
+        seconds: i64::try_from(now.as_secs()).unwrap_or_default() + seconds,
+        nanos: 0,
+    })
 }
 
 async fn explain(client: &Client, run_id: &str) -> v1::ExplainRunResponse {
@@ -192,4 +202,3 @@ async fn next_event(stream: &mut tonic::Streaming<v1::WatchRunResponse>) -> Opti
         }
     }
 }
-

@@ -17,7 +17,8 @@ async fn a_cancelled_run_tells_its_executors_and_keeps_what_they_still_finish() 
     let run = bench.operate_as(Operation::Cancel, &run_id, &request_id).await.expect("accepted");
     assert_eq!((run.state(), run.outcome()), (run::State::Stopping, run::State::Cancelled));
     let events = bench.client.events(&run_id).await.len();
-    let run = bench.operate_as(Operation::Cancel, &run_id, &request_id).await.expect("a repetition is no error");
+    let run =
+        bench.operate_as(Operation::Cancel, &run_id, &request_id).await.expect("a repetition is no error");
     assert_eq!(run.state(), run::State::Stopping);
     assert_eq!(bench.client.events(&run_id).await.len(), events, "it changes nothing");
     assert_eq!(hand.beat(&lease).await.directive(), Directive::Cancel);
@@ -50,7 +51,11 @@ async fn a_run_that_nobody_works_on_is_cancelled_at_once_and_can_be_retried() {
     for operation in [Operation::Cancel, Operation::Pause, Operation::Resume, Operation::Retry] {
         let status = bench.operate(operation, &run_id).await.expect_err("it has succeeded");
         let refusal = Refusal::of(&status);
-        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::FailedPrecondition, "RUN_STATE"), "{operation:?}");
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::FailedPrecondition, "RUN_STATE"),
+            "{operation:?}"
+        );
     }
 }
 
@@ -89,7 +94,11 @@ async fn a_spent_budget_may_pause_the_run_instead() {
     }
     let run = bench.client.until(&run_id, SOON, |run| run.state() == run::State::Paused).await;
     assert_eq!(run.steps[0].state(), State::Ready);
-    assert!(run.state_reason.contains("work") && run.state_reason.contains("2 failures"), "{}", run.state_reason);
+    assert!(
+        run.state_reason.contains("work") && run.state_reason.contains("2 failures"),
+        "{}",
+        run.state_reason
+    );
     bench.operate(Operation::Resume, &run_id).await.expect("accepted");
     let lease = hand.take().await;
     let budgets = bench.client.run(&run_id).await.steps[0].budgets;
@@ -99,4 +108,3 @@ async fn a_spent_budget_may_pause_the_run_instead() {
     let run = bench.client.run(&run_id).await;
     assert_eq!((run.state(), run.steps[0].state()), (run::State::Paused, State::Ready));
 }
-

@@ -16,7 +16,10 @@ async fn a_lease_brings_everything_that_the_work_needs() {
     let (left, right) = (hand.take().await, hand.take().await);
     assert_eq!((left.step.as_str(), right.step.as_str()), ("left", "right"));
     for lease in [&left, &right] {
-        assert_eq!((lease.run_id.as_str(), lease.workflow.as_str(), lease.queue.as_str()), (run_id.as_str(), "fork", "fork"));
+        assert_eq!(
+            (lease.run_id.as_str(), lease.workflow.as_str(), lease.queue.as_str()),
+            (run_id.as_str(), "fork", "fork")
+        );
         assert_eq!((lease.attempt, lease.previous_end.as_ref(), lease.checkpoint.as_ref()), (1, None, None));
         assert_eq!(plain(lease.input.as_ref()), json!({"topic": "light"}));
         assert_eq!(lease.workflow_version.len(), 64);
@@ -85,7 +88,11 @@ async fn a_poll_is_held_until_there_is_a_step_or_its_time_is_up() {
     let hand = Hand::new(&bench.client, "hand", &["work"]);
     let began = Instant::now();
     let empty = hand.poll(Duration::from_secs(1)).await.expect("answered");
-    assert!(empty.leases.is_empty() && began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
+    assert!(
+        empty.leases.is_empty() && began.elapsed() >= Duration::from_millis(950),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     let held = tokio::spawn({
         let hand = hand.clone();
@@ -122,7 +129,11 @@ async fn a_poller_that_goes_away_loses_nothing() {
         let lease = hand.take().await;
         hand.complete(&lease, json!({})).await.expect("accepted");
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "no step waits for a dispatch timeout: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "no step waits for a dispatch timeout: {:?}",
+        began.elapsed()
+    );
     for run_id in runs {
         bench.client.succeeded(&run_id, SOON).await;
     }
@@ -170,7 +181,10 @@ async fn what_nobody_is_heard_of_goes_back_after_the_dispatch_timeout() {
     let silent = Hand::new(&bench.client, "silent", &["work"]);
     let lost = silent.lease().await;
     let began = Instant::now();
-    let run = bench.client.until(&run_id, Duration::from_secs(16), |run| run.steps[0].state() != State::Leased).await;
+    let run = bench
+        .client
+        .until(&run_id, Duration::from_secs(16), |run| run.steps[0].state() != State::Leased)
+        .await;
     let took = began.elapsed();
     // The session of three seconds ends first where it was committed; a lease that was never taken up has ten.
     assert!(took < Duration::from_secs(13), "{took:?}");
@@ -191,7 +205,15 @@ async fn larger_priorities_and_older_steps_go_first() {
     let mut ids = Vec::new();
     for priority in [0, 5, -5, 5, 0] {
         let request = v1::CreateRunRequest { workflow: "tight".to_owned(), priority, ..Default::default() };
-        let run = bench.client.runs().create_run(request).await.expect("accepted").into_inner().run.expect("the run");
+        let run = bench
+            .client
+            .runs()
+            .create_run(request)
+            .await
+            .expect("accepted")
+            .into_inner()
+            .run
+            .expect("the run");
         ids.push(run.run_id);
     }
     let hand = Hand::new(&bench.client, "hand", &["work"]);
@@ -202,4 +224,3 @@ async fn larger_priorities_and_older_steps_go_first() {
     }
     assert_eq!(order, [1, 3, 0, 4, 2]);
 }
-

@@ -53,7 +53,8 @@ async fn two_servers_over_one_database_do_each_others_work() {
     };
     let (mut runs_a, mut runs_b) = (a.runs(), b.runs());
     let both = tokio::join!(runs_a.create_run(request.clone()), runs_b.create_run(request));
-    let created = [both.0.expect("accepted"), both.1.expect("accepted")].map(|answer| answer.into_inner().created);
+    let created =
+        [both.0.expect("accepted"), both.1.expect("accepted")].map(|answer| answer.into_inner().created);
     assert_eq!(created.iter().filter(|created| **created).count(), 1);
 }
 
@@ -76,9 +77,17 @@ async fn a_replica_looks_after_the_leases_of_one_that_is_gone() {
     assert_eq!(status.verdict.unwrap_or_default().reason(), Reason::Unspecified);
     let lost = eventually(Duration::from_secs(40), async || {
         let status = hand.beat(&lease).await;
-        assert_eq!(status.verdict.unwrap_or_default().reason(), Reason::Unspecified, "the live lease is kept");
+        assert_eq!(
+            status.verdict.unwrap_or_default().reason(),
+            Reason::Unspecified,
+            "the live lease is kept"
+        );
         let run = client.run(&silent_run).await;
-        if run.steps[0].state() == State::Running { Err("the silent one is held".to_owned()) } else { Ok(run) }
+        if run.steps[0].state() == State::Running {
+            Err("the silent one is held".to_owned())
+        } else {
+            Ok(run)
+        }
     })
     .await;
     assert_eq!(causes(&lost.steps[0])[0], Cause::LeaseLost);
@@ -86,4 +95,3 @@ async fn a_replica_looks_after_the_leases_of_one_that_is_gone() {
     let run = client.succeeded(&run_id, SOON).await;
     assert_eq!(causes(&run.steps[0]), [Cause::Completed]);
 }
-

@@ -127,7 +127,11 @@ async fn a_failure_that_can_be_retried_is_until_the_budget_is_spent() {
     assert_eq!((run.state(), run.steps[0].state()), (run::State::Failed, State::Failed));
     let error = run.error.expect("an error");
     assert_eq!(error.code, "FLAKY");
-    assert!(error.message.contains("checkpoint 1 of attempt 2"), "the checkpoint is named: {}", error.message);
+    assert!(
+        error.message.contains("checkpoint 1 of attempt 2"),
+        "the checkpoint is named: {}",
+        error.message
+    );
     assert_eq!(run.spent, Some(v1::Money { nano_usd: 10 }), "what was reported, and no price");
 }
 
@@ -140,7 +144,8 @@ async fn an_executor_may_say_when_a_retry_makes_sense() {
     bench.client.executors().fail_step(failure).await.expect("accepted");
     let run = bench.client.run(&run_id).await;
     assert_eq!(run.steps[0].state(), State::BackingOff);
-    let retry = run.steps[0].next_retry_time.as_ref().and_then(longtake_proto::convert::micros_from_timestamp);
+    let retry =
+        run.steps[0].next_retry_time.as_ref().and_then(longtake_proto::convert::micros_from_timestamp);
     let now = run.update_time.as_ref().and_then(longtake_proto::convert::micros_from_timestamp);
     let delay = retry.zip(now).map(|(retry, now)| retry - now);
     assert_eq!(delay, Some(3_600_000_000));
@@ -174,7 +179,10 @@ async fn yields_without_progress_spend_their_own_budget() {
     let run = bench.client.run(&run_id).await;
     assert_eq!(run.steps[0].state(), State::Ready, "the first yield needs no backoff");
     let budgets = run.steps[0].budgets.expect("budgets");
-    assert_eq!((budgets.failures_used, budgets.losses_used, budgets.yields_used, budgets.yields_allowed), (0, 0, 1, 3));
+    assert_eq!(
+        (budgets.failures_used, budgets.losses_used, budgets.yields_used, budgets.yields_allowed),
+        (0, 0, 1, 3)
+    );
     for _ in 0..2 {
         let lease = hand.take().await;
         hand.give_back(&lease, None).await.expect("accepted");
@@ -182,4 +190,3 @@ async fn yields_without_progress_spend_their_own_budget() {
     let run = bench.client.ended(&run_id, SOON).await;
     assert_eq!((run.state(), causes(&run.steps[0])), (run::State::Failed, vec![Cause::Yielded; 3]));
 }
-

@@ -42,10 +42,19 @@ async fn explain_says_who_is_waited_for() {
     let run_id = bench.client.create("fork", json!({})).await;
     let explained = explain(&bench.client, &run_id).await;
     let left = explanation(&explained, "left");
-    assert_eq!((left.waiting_for(), left.queue.as_str(), left.queue_executors), (WaitingFor::Executor, "fork", 0));
-    assert!(left.actions.iter().any(|action| action.sentence.contains("longtake executor --queues fork")), "{left:?}");
+    assert_eq!(
+        (left.waiting_for(), left.queue.as_str(), left.queue_executors),
+        (WaitingFor::Executor, "fork", 0)
+    );
+    assert!(
+        left.actions.iter().any(|action| action.sentence.contains("longtake executor --queues fork")),
+        "{left:?}"
+    );
     let join = explanation(&explained, "join");
-    assert_eq!((join.waiting_for(), join.open_needs.as_slice()), (WaitingFor::Needs, &["left".to_owned(), "right".to_owned()][..]));
+    assert_eq!(
+        (join.waiting_for(), join.open_needs.as_slice()),
+        (WaitingFor::Needs, &["left".to_owned(), "right".to_owned()][..])
+    );
     let hand = Hand::new(&bench.client, "painter", &["fork"]);
     let lease = hand.lease().await;
     let explained = explain(&bench.client, &run_id).await;
@@ -61,4 +70,3 @@ async fn explain_says_who_is_waited_for() {
     assert!(matches!(left.waiting_for(), WaitingFor::Backoff | WaitingFor::Executor), "{left:?}");
     assert!(!explained.summary.is_empty());
 }
-

@@ -122,7 +122,7 @@ pub struct HotRow {
     pub spent: i64,
     /// Saved, in nano-dollars.
     pub saved: i64,
-    /// The steps' states in file order, as [`step_code`](crate::lane::work::step_code) numbers them.
+    /// The steps' states in file order, as [`step_code`] numbers them.
     pub steps: Vec<i16>,
     /// The steps' latest attempts.
     pub attempts: Vec<i32>,

@@ -57,9 +57,13 @@ impl Database {
         let mut admin = server().connect().await.expect("the test server answers");
         admin.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("a database can be made");
         admin.close().await.expect("the connection closes");
-        let url = server().database(&name).to_url_lossy();
-        let store = Store::connect(url.as_str(), 4).await.expect("the new database answers");
+        let url = server().database(&name).to_url_lossy().to_string();
+        let store = Store::connect(&url, 4).await.expect("the new database answers");
         Database { store, name }
+    }
+
+    pub fn url(&self) -> String {
+        server().database(&self.name).to_url_lossy().to_string()
     }
 
     /// A connection of nobody's.
@@ -93,6 +97,27 @@ impl Database {
         workflow
     }
 
+    /// Everything that runs are, as text: for saying that something changed nothing.
+    pub async fn dump(&self) -> String {
+        const TABLES: [&str; 9] =
+            ["run_key", "run", "open_run", "run_label", "history", "checkpoint", "ready", "timer", "session"];
+        let mut dump = String::new();
+        for table in TABLES {
+            let sql = format!("select coalesce(string_agg(t::text, E'\\n' order by t::text), '') from {table} as t");
+            let rows: String =
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(self.store.pool()).await.expect("tables can be read");
+            dump.push_str(&format!("{table}\n{rows}\n"));
+        }
+        dump
+    }
+
+    /// Waits until so many of the lanes' statements wait for a lock.
+    pub async fn until_waiting(&self, lanes: i64) {
+        const WAITING: &str = "select count(*) from pg_stat_activity
+            where datname = current_database() and application_name = 'longtake lane' and wait_event_type = 'Lock'";
+        eventually("lanes wait for locks", async || self.count(WAITING).await == lanes).await;
+    }
+
     /// One number.
     pub async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(self.store.pool()).await.expect("the count is a number")
@@ -119,6 +144,17 @@ impl Drop for Database {
     }
 }
 
+/// Waits until something is so, and insists on it within ten seconds.
+pub(super) async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if so().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("in ten seconds, it did not come about that {what}");
+}
+
 /// A lane's connection, and whose.
 pub(super) struct Client {
     pub lane: LaneConnection,
@@ -126,6 +162,14 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Commits what these runs have not written yet, together; returns those whose fences held.
+    pub async fn commit(&mut self, models: &mut [&mut Model]) -> Vec<RunId> {
+        let write = batch(models.iter_mut().map(|model| model.write()));
+        let (written, _) = self.done(&write).await;
+        models.iter_mut().for_each(|model| model.no = model.no.or(written.get(&model.id).copied()));
+        written.into_keys().collect()
+    }
+
     /// Writes, and insists on an answer.
     pub async fn done(&mut self, write: &Write) -> (BTreeMap<RunId, RunNo>, BTreeMap<SessionId, Timestamp>) {
         match self.lane.write(write, &encoded(write)).await {
