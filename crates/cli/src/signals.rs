@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 /// Cancelled as signals come in.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
-    /// Ctrl-C or SIGTERM came: stop in order.
+    /// Ctrl-C, SIGTERM or SIGHUP came: stop in order.
     pub(crate) gently: CancellationToken,
     /// It came again: stop now.
     pub(crate) now: CancellationToken,
@@ -23,12 +23,15 @@ impl Stop {
         let stop = Stop { gently: CancellationToken::new(), now: CancellationToken::new() };
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // The terminal was closed.
+        let mut hang_up = signal(SignalKind::hangup())?;
         let heard = stop.clone();
         tokio::spawn(async move {
             for token in [&heard.gently, &heard.now] {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
                 }
                 token.cancel();
             }

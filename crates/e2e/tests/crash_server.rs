@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use longtake::postgres::{PostgresOptions, PrivatePostgres};
 use longtake_e2e::{
-    Client, Hand, Process, Server, Signal, Spy, World, causes, content_request, content_with_short_leases,
-    definitions, kinds, pass, step,
+    Client, Hand, Process, Refusal, Server, Signal, Spy, World, causes, content_request,
+    content_with_short_leases, definitions, kinds, pass, step,
 };
 use longtake_proto::v1::{self, Modality, Reason, attempt::Cause, event::Kind, run, step::State};
 use serde_json::json;
+use tonic::Code;
 
 const RUN: Duration = Duration::from_secs(90);
 const SCENES: usize = 3;
@@ -33,6 +34,9 @@ queue = "relay"
 needs = ["first"]
 heartbeat_timeout = "3s"
 "#;
+
+/// A run that nobody works on.
+const ASIDE: &str = "format = 1\nname = \"aside\"\n[[step]]\nname = \"aside\"\n";
 
 /// A run whose video is being rendered: scene 1 is committed, scene 2 is held.
 struct Filming {
@@ -150,7 +154,7 @@ async fn a_killed_database_is_back_within_moments() {
 #[tokio::test]
 async fn a_lease_outlives_the_absence_of_the_database() {
     let world = World::without_database();
-    let relay = definitions(world.folder("definitions"), &[("relay", RELAY)]);
+    let relay = definitions(world.folder("definitions"), &[("relay", RELAY), ("aside", ASIDE)]);
     let (postgres, mut server) = private(&world, &relay).await;
     let client = server.client();
     let hand = Hand::new(&client, "hand", &["relay"]);
@@ -159,8 +163,21 @@ async fn a_lease_outlives_the_absence_of_the_database() {
     hand.checkpoint(&lease, Hand::at(1, 5, 9)).await;
 
     postgres.kill().await.expect("PostgreSQL is killed");
-    let refused = client.try_run(&run_id).await.expect_err("there is nothing to read from");
-    assert_eq!(longtake_e2e::Refusal::of(&refused).code, tonic::Code::Unavailable, "{refused}");
+    away(client.try_run(&run_id).await);
+    away(client.runs().list_runs(v1::ListRunsRequest::default()).await);
+    away(client.runs().explain_run(v1::ExplainRunRequest { run_id: run_id.clone() }).await);
+    let history = v1::ListRunEventsRequest { run_id: run_id.clone(), ..Default::default() };
+    away(client.runs().list_run_events(history).await);
+    // A submit may be held until the database is back.
+    let request = v1::CreateRunRequest {
+        request_id: uuid::Uuid::new_v4().to_string(),
+        workflow: "aside".to_owned(),
+        ..Default::default()
+    };
+    let submit = tokio::spawn({
+        let (client, request) = (client.clone(), request.clone());
+        async move { client.runs().create_run(request).await }
+    });
     let unready = server.http("/readyz").await.expect("the server answers");
     assert_eq!(unready, 503, "it is not ready, and says so");
     assert_eq!(server.http("/healthz").await.expect("the server answers"), 200, "it lives");
@@ -168,8 +185,26 @@ async fn a_lease_outlives_the_absence_of_the_database() {
     let postgres = PrivatePostgres::start(options(&world)).await.expect("PostgreSQL starts again");
 
     the_lease_still_counts(&client, &hand, &lease, &run_id).await;
+    let acknowledged = match submit.await.expect("no panic") {
+        Ok(answer) => answer.into_inner().created,
+        Err(status) => {
+            away::<()>(Err(status));
+            false
+        }
+    };
+    let again = client.runs().create_run(request).await.expect("accepted").into_inner();
+    assert_ne!(
+        again.created, acknowledged,
+        "what was acknowledged is there, and what was not can be repeated"
+    );
     server.process().kill().await;
     postgres.stop().await.expect("PostgreSQL stops");
+}
+
+/// Refused as by a server whose database is away, and without its words.
+fn away<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) {
+    let refusal = Refusal::of(&answer.expect_err("there is nothing to read from"));
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unavailable, "UNAVAILABLE"), "{refusal:?}");
 }
 
 /// Submits that come while the server is being killed: whatever was acknowledged is there afterwards, and what was not may be

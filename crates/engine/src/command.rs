@@ -245,6 +245,12 @@ pub enum Refusal {
     /// The operation does not fit the run's state.
     #[error("{0}")]
     WrongState(String),
+    /// The deadline has passed already, or it is that of an attempt that is not live.
+    #[error("{0}")]
+    DeadlinePassed(String),
+    /// A run is to be retried after its deadline, without a new one that lies ahead.
+    #[error("the deadline of run {0} has passed: set a new one, which lies ahead, in this call")]
+    DeadlineMissing(RunId),
     /// The operation names a step that the workflow does not have.
     #[error("the workflow has no step number {0}")]
     StepUnknown(StepNo),

@@ -126,6 +126,11 @@ impl From<Refusal> for Refused {
             Refusal::LeaseUnknown => (Reason::LeaseUnknown, None),
             Refusal::RunStopped => (Reason::RunStopped, None),
             Refusal::WrongState(_) => (Reason::RunState, None),
+            Refusal::DeadlinePassed(_) => (Reason::DeadlinePassed, None),
+            Refusal::DeadlineMissing(_) => {
+                let field = ("deadline".to_owned(), message.clone());
+                return Refused::new(Reason::FieldInvalid, message).with_fields(vec![field]);
+            }
             Refusal::StepUnknown(_) => (Reason::StepUnknown, None),
         };
         Refused { superseded, ..Refused::new(reason, message) }

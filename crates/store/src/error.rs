@@ -60,7 +60,9 @@ pub(crate) fn outcome(error: &sqlx::Error) -> Outcome {
     let sqlx::Error::Database(database) = error else {
         return match error {
             // Nothing was sent.
-            sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => Outcome::Refused,
+            sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
+                Outcome::Refused
+            }
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Outcome::Late,
             _ => Outcome::Unknown,
         };
@@ -89,10 +91,16 @@ impl Error {
         let answer = Answer::of(error);
         match outcome(error) {
             Outcome::Conflict => Error::Conflict { doing, answer },
-            Outcome::Late | Outcome::Stale | Outcome::Passing | Outcome::Unknown => Error::Outage { doing, answer },
+            Outcome::Late | Outcome::Stale | Outcome::Passing | Outcome::Unknown => {
+                Error::Outage { doing, answer }
+            }
             Outcome::Refused => {
                 let missing = matches!(code(error).as_deref(), Some("42P01" | "42703" | "3F000"));
-                let hint = if missing { ": the schema is missing or older than this binary; run its migrations" } else { "" };
+                let hint = if missing {
+                    ": the schema is missing or older than this binary; run its migrations"
+                } else {
+                    ""
+                };
                 Error::Refused(format!("{doing}: the database refused ({answer}){hint}"))
             }
         }

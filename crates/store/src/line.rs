@@ -17,7 +17,7 @@ use crate::stamp::Stamp;
 /// A statement over UNNEST is planned for ten rows and, while a table is small, with a hash join over all of it; that plan is
 /// then kept while the table grows. Lanes run only statements that are meant to go by index, so the other ways are switched
 /// off, and with them the compiler that those ways' invented costs would call.
-const SETTINGS: &str = "
+pub(crate) const SETTINGS: &str = "
     set enable_seqscan = off;
     set enable_hashjoin = off;
     set enable_mergejoin = off;
@@ -115,7 +115,9 @@ impl Line {
                     self.met = true;
                     return connection;
                 }
-                Ok(Err(reason)) => tracing::warn!(%reason, "a lane cannot connect to the database; trying again"),
+                Ok(Err(reason)) => {
+                    tracing::warn!(%reason, "a lane cannot connect to the database; trying again");
+                }
                 Err(_) => tracing::warn!("a lane cannot connect to the database in time; trying again"),
             }
             delays.wait().await;

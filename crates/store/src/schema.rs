@@ -44,7 +44,11 @@ pub(crate) async fn migrate_down(options: &PgConnectOptions, target: i64) -> Res
 /// One connection, without the limits of others: a migration takes as long as it takes.
 async fn connect(options: &PgConnectOptions) -> Result<PgPool, Error> {
     let options = options.clone().application_name("longtake migration");
-    PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(|error| Error::new(DOING, &error))
+    PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await
+        .map_err(|error| Error::new(DOING, &error))
 }
 
 fn failed(error: &MigrateError) -> Error {

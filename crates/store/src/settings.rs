@@ -31,7 +31,8 @@ pub(crate) async fn check(pool: &PgPool) -> Result<(), Error> {
 }
 
 fn problems(settings: &[(String, String)]) -> Vec<String> {
-    let setting = |name: &str| settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let setting =
+        |name: &str| settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let mut problems = Vec::new();
     let version = setting("server_version_num").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
     if version < OLDEST_SERVER {
@@ -40,7 +41,10 @@ fn problems(settings: &[(String, String)]) -> Vec<String> {
     for (name, allowed, harm) in RULES {
         // A setting that this server does not have cannot be wrong.
         if let Some(value) = setting(name).filter(|value| !allowed.contains(value)) {
-            problems.push(format!("the database has {name} = {value}: {harm}; set it to {}", allowed.join(" or ")));
+            problems.push(format!(
+                "the database has {name} = {value}: {harm}; set it to {}",
+                allowed.join(" or ")
+            ));
         }
     }
     problems
@@ -73,11 +77,16 @@ mod tests {
             ("server_encoding", "SQL_ASCII", Some("server_encoding = SQL_ASCII")),
             ("server_version_num", "140012", Some("PostgreSQL 14")),
         ] {
-            let settings = good.map(|(known, usual)| (known.to_owned(), if known == name { value } else { usual }.to_owned()));
+            let settings = good.map(|(known, usual)| {
+                (known.to_owned(), if known == name { value } else { usual }.to_owned())
+            });
             let problems = problems(&settings);
             match said {
                 None => assert!(problems.is_empty(), "{name} = {value}: {problems:?}"),
-                Some(said) => assert!(problems.len() == 1 && problems[0].contains(said), "{name} = {value}: {problems:?}"),
+                Some(said) => assert!(
+                    problems.len() == 1 && problems[0].contains(said),
+                    "{name} = {value}: {problems:?}"
+                ),
             }
         }
     }

@@ -32,8 +32,9 @@ impl Store {
     ///
     /// A database that does not answer yet is waited for, for ten seconds.
     pub async fn connect(url: &str, read_connections: u32) -> Result<Store, Error> {
-        let malformed =
-            |_| Error::Refused("the database URL is malformed: write postgresql://user@host:5432/name".to_owned());
+        let malformed = |_| {
+            Error::Refused("the database URL is malformed: write postgresql://user@host:5432/name".to_owned())
+        };
         let options = PgConnectOptions::from_str(url).map_err(malformed)?.disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(read_connections)

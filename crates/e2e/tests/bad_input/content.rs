@@ -185,6 +185,10 @@ async fn a_message_that_is_too_large_is_not_read() {
     let status = scene.client.content().submit_content(request).await.expect_err("it is refused");
     let refusal = longtake_e2e::Refusal::of(&status);
     assert_eq!(refusal.code, Code::OutOfRange, "{refusal:?}");
+    let mut request = tonic::Request::new(good());
+    request.metadata_mut().insert("x-large", "x".repeat(64 << 10).parse().expect("a header"));
+    let status = scene.client.content().submit_content(request).await.expect_err("it is refused");
+    longtake_e2e::Refusal::of(&status);
     assert_eq!(scene.rows().await, before, "nothing is stored");
     scene.client.submit(good()).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use longtake_e2e::{Hand, Refusal, causes, eventually, pass, span, step};
+use longtake_e2e::{Hand, Refusal, causes, eventually, kinds, pass, span, step};
 use longtake_proto::v1::{self, Reason, attempt::Cause, extend_deadline_request::Target, run, step::State};
 use serde_json::json;
 use tonic::Code;
@@ -142,4 +142,32 @@ async fn a_retry_after_the_deadline_needs_a_new_one() {
         "{refusal:?}"
     );
     assert!(refusal.fields.contains_key("deadline"), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn deadlines_of_steps_and_runs_can_be_set_anew() {
+    let bench = bench().await;
+    let request =
+        v1::CreateRunRequest { workflow: "whole".to_owned(), deadline: in_seconds(3), ..Default::default() };
+    let run = bench.client.runs().create_run(request).await.expect("accepted").into_inner().run;
+    let run_id = run.expect("the run").run_id;
+    let hand = Hand::new(&bench.client, "hand", &["whole"]);
+    let lease = hand.take().await;
+    for (target, step) in [(Target::Run, ""), (Target::Step, "whole")] {
+        let request = v1::ExtendDeadlineRequest {
+            run_id: run_id.clone(),
+            target: target.into(),
+            step: step.to_owned(),
+            deadline: in_seconds(60),
+            ..Default::default()
+        };
+        bench.client.runs().extend_deadline(request).await.expect("accepted");
+    }
+    pass(Duration::from_millis(3_500)).await;
+    let run = bench.client.run(&run_id).await;
+    assert_eq!((run.state(), step(&run, "whole").state()), (run::State::Running, State::Running));
+    hand.complete(&lease, json!({})).await.expect("accepted");
+    bench.client.succeeded(&run_id, SOON).await;
+    let events = bench.client.events(&run_id).await;
+    assert_eq!(kinds(&events).iter().filter(|kind| **kind == "deadline_extended").count(), 2);
 }

@@ -76,7 +76,7 @@ impl Deciding<'_> {
         }
         let deadline = deadline.or(self.run.deadline);
         if deadline.is_some_and(|deadline| deadline <= self.now) {
-            return self.refuse("needs a deadline that lies ahead: set `deadline` in this call");
+            return Err(Refusal::DeadlineMissing(self.run.request.id));
         }
         self.record(EventKind::RunRetried { deadline, call });
         CHANGED
@@ -110,7 +110,11 @@ impl Deciding<'_> {
                 let current = self.run.steps.get(step).ok_or(Refusal::StepUnknown(step))?;
                 // One that has passed need not have fired: after an outage the clocks of attempts are moved.
                 if current.live().is_none() {
-                    return self.refuse_step(step, "has no attempt under way");
+                    let name = &self.workflow.steps[step].name;
+                    let run = self.run.request.id;
+                    return Err(Refusal::DeadlinePassed(format!(
+                        "step {name} of run {run} has no attempt under way"
+                    )));
                 }
                 self.record(EventKind::AttemptDeadlineSet { step, deadline: to, call });
             }
@@ -121,7 +125,7 @@ impl Deciding<'_> {
     /// A deadline that has passed is as good as fired: its timer may already be on its way.
     fn refuse_fired(&self, deadline: Option<Timestamp>) -> Result<(), Refusal> {
         match deadline {
-            Some(deadline) if deadline <= self.now => Err(Refusal::WrongState(format!(
+            Some(deadline) if deadline <= self.now => Err(Refusal::DeadlinePassed(format!(
                 "run {}: this deadline has already passed",
                 self.run.request.id
             ))),

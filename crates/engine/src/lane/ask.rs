@@ -125,7 +125,8 @@ pub enum Failure {
     Refused(Refusal),
     /// Too much is waiting; nothing was done.
     Overloaded,
-    /// The database refused to store it; nothing was done. The text is for the log, never for callers.
+    /// The database refused to store it; nothing was done (unless by an earlier try that the connection was lost in, and that the
+    /// database did after all). The text is for the log, never for callers.
     Storage(String),
 }
 

@@ -86,7 +86,8 @@ impl Lane {
         let mut bytes = 0;
         for submits in [false, true] {
             while let Some(pending) = if submits { self.submits.front() } else { self.reports.front() } {
-                let full = taken.len() >= self.config.batch_commands || bytes >= self.config.batch_bytes;
+                let most = if self.one_by_one { 1 } else { self.config.batch_commands };
+                let full = taken.len() >= most || bytes >= self.config.batch_bytes;
                 if full || (!runs.contains(&pending.run) && runs.len() >= self.batch_runs) {
                     return taken;
                 }
@@ -168,7 +169,7 @@ impl Lane {
     fn match_fresh(&mut self, entries: &mut BTreeMap<RunId, Entry>, now: Timestamp, random: Random<'_>) {
         let ready: Vec<(RunId, StepNo, Arc<str>)> = entries
             .iter()
-            .filter(|(_, entry)| !entry.events.is_empty())
+            .filter(|(id, entry)| !entry.events.is_empty() && self.shunned_until(**id, now).is_none())
             .flat_map(|(id, entry)| entry.newly_ready().map(|(step, queue)| (*id, step, queue)))
             .collect();
         for (run, step, queue) in ready {
@@ -212,7 +213,9 @@ impl Lane {
             match &pending.origin {
                 Origin::Poll(poll, _) => self.settle_poll(*poll, grant, now, random),
                 _ if negative && fresh <= pending.arrived => again.push(pending),
-                Origin::Call(ticket, slot) => self.answer(*ticket, *slot, answer.map_err(Failure::Refused), now),
+                Origin::Call(ticket, slot) => {
+                    self.answer(*ticket, *slot, answer.map_err(Failure::Refused), now);
+                }
                 Origin::Clock(_) => self.clock_is_settled(&pending),
             }
         }
@@ -235,7 +238,9 @@ fn weight(command: &Command) -> usize {
     match command {
         Command::Create(request) => size(&request.input),
         Command::Report { report: Report::Complete { output, .. }, .. } => size(&output.data),
-        Command::Report { report, .. } => report.checkpoint().map_or(0, |checkpoint| size(&checkpoint.data.data)),
+        Command::Report { report, .. } => {
+            report.checkpoint().map_or(0, |checkpoint| size(&checkpoint.data.data))
+        }
         Command::Dispatch { .. } | Command::Revoke { .. } | Command::Fire(_) | Command::Operate { .. } => 0,
     }
 }
@@ -285,10 +290,12 @@ impl Entry {
     /// Steps that the batch made ready, and their queues.
     pub(super) fn newly_ready(&self) -> impl Iterator<Item = (StepNo, Arc<str>)> {
         let steps = self.run.iter().flat_map(|run| 0..run.steps.len());
-        steps.filter(|step| self.is_ready(*step) && !self.before.ready.contains_key(step)).filter_map(|step| {
-            let queue = &self.workflow.as_ref()?.steps[step].queue;
-            Some((step, Arc::from(queue.as_str())))
-        })
+        steps.filter(|step| self.is_ready(*step) && !self.before.ready.contains_key(step)).filter_map(
+            |step| {
+                let queue = &self.workflow.as_ref()?.steps[step].queue;
+                Some((step, Arc::from(queue.as_str())))
+            },
+        )
     }
 
     fn write(&self, id: RunId) -> Option<RunWrite> {

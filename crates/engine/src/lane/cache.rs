@@ -61,7 +61,10 @@ impl Cache {
 
     /// Forgets what is over the bounds. Called between batches, so that what was read for a batch is there for it.
     pub fn trim(&mut self) {
-        while self.runs.len() > self.max_runs || self.bytes > self.max_bytes || self.order.len() > 4 * self.max_runs {
+        while self.runs.len() > self.max_runs
+            || self.bytes > self.max_bytes
+            || self.order.len() > 4 * self.max_runs
+        {
             let Some((oldest, used)) = self.order.pop_front() else { return };
             if self.runs.get(&oldest).is_some_and(|(_, last, _)| *last == used) {
                 self.take(oldest);
@@ -87,6 +90,8 @@ pub(super) fn size(value: &Value) -> usize {
         Value::Null | Value::Bool(_) | Value::Number(_) => 16,
         Value::String(text) => 24 + text.len(),
         Value::Array(items) => 24 + items.iter().map(size).sum::<usize>(),
-        Value::Object(fields) => 24 + fields.iter().map(|(key, value)| 48 + key.len() + size(value)).sum::<usize>(),
+        Value::Object(fields) => {
+            24 + fields.iter().map(|(key, value)| 48 + key.len() + size(value)).sum::<usize>()
+        }
     }
 }

@@ -58,9 +58,9 @@ impl Lane {
     fn take_beat(&mut self, ticket: Ticket, call: &mut Call, beat: Beat, now: Timestamp) {
         let known = self.sessions.beat(&beat, now);
         for (slot, (lease, known)) in beat.leases.into_iter().zip(known).enumerate() {
-            call.answers.push(known.map(|(sequence, directive)| {
-                Ok(Answer::Reported { fresh: true, sequence, directive })
-            }));
+            call.answers.push(
+                known.map(|(sequence, directive)| Ok(Answer::Reported { fresh: true, sequence, directive })),
+            );
             if known.is_none() {
                 let report = Report::Heartbeat { checkpoint: lease.checkpoint };
                 self.reports.push_back(Pending {
@@ -99,11 +99,17 @@ impl Lane {
     }
 
     /// Grants whose caller could not be told: their steps are ready again at once.
-    pub fn hand_back(&mut self, tokens: impl IntoIterator<Item = LeaseToken>, now: Timestamp, random: Random<'_>) {
+    pub fn hand_back(
+        &mut self,
+        tokens: impl IntoIterator<Item = LeaseToken>,
+        now: Timestamp,
+        random: Random<'_>,
+    ) {
         for token in tokens {
             self.dispatch.forget_grants(|granted| *granted != token);
             let cause = Cause::DispatchTimeout;
-            let command = Command::Revoke { step: token.step(), attempt: token.attempt, cause, jitter: random() };
+            let command =
+                Command::Revoke { step: token.step(), attempt: token.attempt, cause, jitter: random() };
             self.remind(token.run, command, now);
         }
     }
@@ -132,7 +138,8 @@ impl Lane {
     /// Replies if nothing is missing any more.
     fn finish(&mut self, ticket: Ticket, now: Timestamp) {
         let Some(call) = self.calls.get(&ticket) else { return };
-        let waits_for_session = call.beating && call.session.is_some_and(|session| self.sessions.renewing(session));
+        let waits_for_session =
+            call.beating && call.session.is_some_and(|session| self.sessions.renewing(session));
         if call.polling || waits_for_session || call.answers.iter().any(Option::is_none) {
             return;
         }
@@ -145,7 +152,13 @@ impl Lane {
         });
     }
 
-    pub(super) fn answer(&mut self, ticket: Ticket, slot: usize, answer: Result<Answer, Failure>, now: Timestamp) {
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        slot: usize,
+        answer: Result<Answer, Failure>,
+        now: Timestamp,
+    ) {
         if let Some(call) = self.calls.get_mut(&ticket) {
             call.answers[slot] = Some(answer);
         }

@@ -43,7 +43,14 @@ pub(super) struct Clock {
 
 impl Clock {
     /// The clocks of a step's live attempt. They start now: what was heard before this replica knew of it is not known.
-    pub fn new(no: RunNo, number: u32, attempt: &Attempt, step: &Step, definition: &Definition, now: Timestamp) -> Clock {
+    pub fn new(
+        no: RunNo,
+        number: u32,
+        attempt: &Attempt,
+        step: &Step,
+        definition: &Definition,
+        now: Timestamp,
+    ) -> Clock {
         Clock {
             session: attempt.session,
             no,
@@ -116,10 +123,11 @@ impl Clock {
             return Some((Cause::LeaseLost, self.leased_at));
         }
         let moved = credited(self.leased_at);
-        let undelivered = (!self.started).then_some((Cause::DispatchTimeout, self.leased_at + DISPATCH_TIMEOUT + moved));
-        let stands_still = self.progress_timeout.map(|timeout| {
-            (Cause::NoProgress, self.grew_at + timeout + credited(self.grew_at))
-        });
+        let undelivered =
+            (!self.started).then_some((Cause::DispatchTimeout, self.leased_at + DISPATCH_TIMEOUT + moved));
+        let stands_still = self
+            .progress_timeout
+            .map(|timeout| (Cause::NoProgress, self.grew_at + timeout + credited(self.grew_at)));
         let too_long = self.deadline.map(|deadline| (Cause::AttemptTimeout, deadline + moved));
         [undelivered, stands_still.filter(|(_, due)| *due <= heard), too_long]
             .into_iter()

@@ -106,7 +106,8 @@ impl Dispatch {
         }
         self.callers.insert(ticket, number);
         let free = poll.max_steps;
-        let waiting = Waiting { poll, ticket, arrived, turn, free, reserved: 0, grants: Vec::new(), gone: false };
+        let waiting =
+            Waiting { poll, ticket, arrived, turn, free, reserved: 0, grants: Vec::new(), gone: false };
         self.polls.insert(number, waiting);
         self.seat(number);
     }
@@ -190,9 +191,10 @@ impl Dispatch {
 
     /// Queues whose ready rows should be read for polls that wait, and how many; `spare` more than they can take.
     pub fn wanted(&self, spare: usize) -> BTreeMap<Arc<str>, usize> {
-        let hungry = self.queues.iter().filter(|(_, queue)| {
-            queue.rows && queue.backlog.is_empty() && !queue.seats.is_empty()
-        });
+        let hungry = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.rows && queue.backlog.is_empty() && !queue.seats.is_empty());
         hungry
             .map(|(name, queue)| {
                 let free = queue.seats.iter().filter_map(|(_, number)| self.polls.get(number)).take(WINDOW);
@@ -296,7 +298,11 @@ impl Dispatch {
 
     /// Queues on which polls wait.
     pub fn parked_queues(&self) -> Vec<Arc<str>> {
-        self.queues.iter().filter(|(_, queue)| !queue.seats.is_empty()).map(|(name, _)| name.clone()).collect()
+        self.queues
+            .iter()
+            .filter(|(_, queue)| !queue.seats.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// How many polls wait or are reserved.

@@ -13,8 +13,8 @@
 //!
 //! - **done**: runs whose fence held are answered; the others were changed by another replica, are read again, and their
 //!   commands are applied again;
-//! - **failed**: nothing happened; the batch is halved and tried again, down to a single run, which is then answered with the
-//!   failure;
+//! - **failed**: nothing happened; the batch is halved and tried again, down to a single command, which is then answered with
+//!   the failure;
 //! - **unknown**: the runs are read under lock, which waits for a commit that is still on its way, and the commands are applied
 //!   again: a token or request id shows what was already done.
 //!
@@ -34,7 +34,9 @@ pub mod work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub use ask::{Ask, Asked, Beat, Failure, Grant, GrantedRun, LeaseBeat, Poll, Progress, Reply, Standing, Ticket};
+pub use ask::{
+    Ask, Asked, Beat, Failure, Grant, GrantedRun, LeaseBeat, Poll, Progress, Reply, Standing, Ticket,
+};
 pub use clock::DISPATCH_TIMEOUT;
 pub use inspect::{Counts, Inspection};
 pub use sessions::SESSION_LASTS;
@@ -117,6 +119,8 @@ pub struct Lane {
     flight: Option<Flight>,
     /// Runs that a write takes at most: halved when one fails, so that a poisonous run ends up alone.
     batch_runs: usize,
+    /// So is a poisonous command of a run.
+    one_by_one: bool,
     /// Runs that ended up so; until when no timer or poll brings them up, and how long that was.
     shunned: BTreeMap<RunId, (Timestamp, Duration)>,
     dispatch: Dispatch,
@@ -176,6 +180,7 @@ impl Lane {
             refresh: BTreeSet::new(),
             flight: None,
             batch_runs: usize::MAX,
+            one_by_one: false,
             shunned: BTreeMap::new(),
             dispatch: Dispatch::default(),
             sessions: Sessions::default(),
@@ -313,7 +318,8 @@ impl Lane {
         self.housekeeping_due = now + self.config.housekeeping;
         self.rounds += 1;
         self.shunned.retain(|_, (until, span)| *until + *span > now);
-        self.dispatch.forget_grants(|token| self.sessions.undelivered(token.run, token.step(), token.attempt));
+        self.dispatch
+            .forget_grants(|token| self.sessions.undelivered(token.run, token.step(), token.attempt));
         Some(Work::Housekeep(Housekeep {
             horizon: self.horizon(),
             queues: self.dispatch.parked_queues(),

@@ -47,6 +47,7 @@ impl Lane {
         match outcome {
             Committed::Done { written, sessions: ends } => {
                 self.batch_runs = self.batch_runs.saturating_mul(2);
+                self.one_by_one = false;
                 self.sessions.renewed(&sessions, &ends);
                 let (held, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
                     entries.into_iter().partition(|(id, _): &(RunId, Entry)| written.contains_key(id));
@@ -72,7 +73,12 @@ impl Lane {
                 self.sessions.not_renewed(&sessions);
                 for (id, entry) in entries {
                     self.shun(id, now);
-                    self.give_up(entry, &why, now, random);
+                    self.one_by_one = entry.settled.len() > 1;
+                    if self.one_by_one {
+                        self.try_again(entry, now, random);
+                    } else {
+                        self.give_up(entry, &why, now, random);
+                    }
                 }
             }
             Committed::Unknown => {
@@ -122,7 +128,9 @@ impl Lane {
         }
         for Settled { pending, answer, grant } in settled {
             match pending.origin {
-                Origin::Call(ticket, slot) => self.answer(ticket, slot, answer.map_err(Failure::Refused), now),
+                Origin::Call(ticket, slot) => {
+                    self.answer(ticket, slot, answer.map_err(Failure::Refused), now);
+                }
                 Origin::Poll(poll, _) => self.settle_poll(poll, grant, now, random),
                 Origin::Clock(_) => self.clock_is_settled(&pending),
             }
@@ -145,7 +153,13 @@ impl Lane {
     }
 
     /// A match was settled.
-    pub(super) fn settle_poll(&mut self, poll: PollNo, grant: Option<Grant>, now: Timestamp, random: Random<'_>) {
+    pub(super) fn settle_poll(
+        &mut self,
+        poll: PollNo,
+        grant: Option<Grant>,
+        now: Timestamp,
+        random: Random<'_>,
+    ) {
         if let Some(over) = self.dispatch.settle(poll, grant) {
             self.finish_poll(over, now, random);
         }

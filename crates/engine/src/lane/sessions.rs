@@ -100,7 +100,8 @@ impl Sessions {
     /// A heartbeat: counts who was left out, and answers what needs no decision.
     pub fn beat(&mut self, beat: &Beat, now: Timestamp) -> Vec<Option<(i64, Option<Directive>)>> {
         let lasts = self.lasts(beat.session);
-        let session = self.sessions.entry(beat.session).or_insert_with(|| Session::new(beat.executor.clone()));
+        let session =
+            self.sessions.entry(beat.session).or_insert_with(|| Session::new(beat.executor.clone()));
         session.heard = now;
         session.want_time(lasts, now);
         for held in session.leases.iter().filter(|_| beat.complete) {
@@ -121,15 +122,20 @@ impl Sessions {
         for (number, step) in run.steps.iter().enumerate() {
             let held = (run.request.id, number);
             let live = step.live();
-            if self.clocks.get(&held).is_some_and(|clock| live.is_none_or(|(attempt, _)| attempt != clock.attempt)) {
+            if self
+                .clocks
+                .get(&held)
+                .is_some_and(|clock| live.is_none_or(|(attempt, _)| attempt != clock.attempt))
+            {
                 self.drop_lease(held);
             }
             let Some((attempt, lease)) = live else { continue };
             let Some(session) = self.sessions.get_mut(&lease.session) else { continue };
             session.leases.insert(held);
-            let clock = self.clocks.entry(held).or_insert_with(|| {
-                Clock::new(no, attempt, lease, step, &workflow.steps[number], now)
-            });
+            let clock = self
+                .clocks
+                .entry(held)
+                .or_insert_with(|| Clock::new(no, attempt, lease, step, &workflow.steps[number], now));
             let heard_of = clock.started;
             if clock.follow(run, lease, step, now) {
                 woken.push(lease.session);
@@ -158,7 +164,8 @@ impl Sessions {
 
     /// A run that does not exist holds no lease.
     pub fn drop_run(&mut self, run: RunId) {
-        let held: Vec<Held> = self.clocks.range((run, 0)..=(run, StepNo::MAX)).map(|(held, _)| *held).collect();
+        let held: Vec<Held> =
+            self.clocks.range((run, 0)..=(run, StepNo::MAX)).map(|(held, _)| *held).collect();
         held.into_iter().for_each(|held| self.drop_lease(held));
     }
 
@@ -201,7 +208,9 @@ impl Sessions {
     /// database when it is up.
     pub fn credit(&mut self, outages: Vec<(Timestamp, Duration)>) {
         for (began, _) in outages.iter().filter(|outage| !self.outages.contains(outage)) {
-            self.sessions.values_mut().for_each(|session| session.until = session.until.filter(|until| until < began));
+            self.sessions
+                .values_mut()
+                .for_each(|session| session.until = session.until.filter(|until| until < began));
         }
         self.outages = outages;
     }
@@ -335,7 +344,12 @@ impl Sessions {
     }
 
     /// Since when what a clock asks for is due, on the run as it is known now: it may have been read again. None if it is not due.
-    pub fn still_due(&self, pending: &Pending, run: Option<&Run>, now: Timestamp) -> Option<Option<Timestamp>> {
+    pub fn still_due(
+        &self,
+        pending: &Pending,
+        run: Option<&Run>,
+        now: Timestamp,
+    ) -> Option<Option<Timestamp>> {
         let Origin::Clock(due) = pending.origin else { return Some(None) };
         match &pending.command {
             Command::Fire(timer) => Some(Some(due.max(Rows::of(run?).timers.get(timer).copied()?))),
@@ -386,13 +400,15 @@ impl Sessions {
     /// When the executors that hold a run's steps last called, and how far they said they are.
     pub fn inspect(&self, run: RunId) -> (BTreeMap<StepNo, Timestamp>, BTreeMap<StepNo, i64>) {
         let of_run = || self.clocks.range((run, 0)..=(run, StepNo::MAX));
-        let heard = of_run().filter_map(|((_, step), clock)| Some((*step, self.sessions.get(&clock.session)?.heard)));
+        let heard =
+            of_run().filter_map(|((_, step), clock)| Some((*step, self.sessions.get(&clock.session)?.heard)));
         (heard.collect(), of_run().map(|((_, step), clock)| (*step, clock.done)).collect())
     }
 
     /// Runs with live leases here and the version that is known, for replicas that share the work.
     pub fn watched(&self) -> Vec<(RunId, RunNo, i64)> {
-        let mut watched: Vec<_> = self.clocks.iter().map(|((run, _), clock)| (*run, clock.no, clock.version)).collect();
+        let mut watched: Vec<_> =
+            self.clocks.iter().map(|((run, _), clock)| (*run, clock.no, clock.version)).collect();
         watched.dedup_by_key(|(run, ..)| *run);
         watched
     }

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::command::Timer;
 use crate::definition::Workflow;
 use crate::event::Event;
 use crate::ids::{RunId, RunNo, SessionId, StepNo};
-use crate::command::Timer;
 use crate::rows::Changes;
 use crate::run::{Checkpoint, NewRun, Run};
 use crate::time::{Duration, Timestamp};
@@ -250,7 +250,11 @@ impl HotRow {
             spent: run.spent.0,
             saved: run.saved.0,
             steps: run.steps.iter().map(|step| step_code(step.state)).collect(),
-            attempts: run.steps.iter().map(|step| i32::try_from(step.attempt()).unwrap_or(i32::MAX)).collect(),
+            attempts: run
+                .steps
+                .iter()
+                .map(|step| i32::try_from(step.attempt()).unwrap_or(i32::MAX))
+                .collect(),
             sessions: run.steps.iter().map(|step| step.live().map(|(_, attempt)| attempt.session)).collect(),
         }
     }

@@ -51,8 +51,8 @@ pub enum Alarm {
 /// What an actor does.
 pub enum Effect {
     Send(Rc<Call>),
-    /// Nobody waits for this call any more.
-    Abandon(u64),
+    /// Nobody waits for this call any more, as far as it was sent.
+    Abandon(Rc<Call>),
     Alarm(Timestamp, Alarm),
 }
 
@@ -159,8 +159,8 @@ impl Outbox {
 
     /// The call was not answered. It is sent again in a moment, unless it was sent `most` times: then it is returned.
     pub fn unanswered(&mut self, id: u64, most: u32, hands: &mut Hands<'_>) -> Option<Rc<Call>> {
-        let (_, tries) = self.waiting.get(&id)?;
-        hands.effects.push(Effect::Abandon(id));
+        let (call, tries) = self.waiting.get(&id)?;
+        hands.effects.push(Effect::Abandon(call.clone()));
         if *tries >= most {
             return self.answered(id);
         }
@@ -184,8 +184,7 @@ impl Outbox {
     }
 
     pub fn clear(&mut self, hands: &mut Hands<'_>) {
-        for id in std::mem::take(&mut self.waiting).into_keys() {
-            hands.effects.push(Effect::Abandon(id));
-        }
+        let calls = std::mem::take(&mut self.waiting).into_values();
+        hands.effects.extend(calls.map(|(call, _)| Effect::Abandon(call)));
     }
 }

@@ -37,6 +37,8 @@ pub struct Db {
     pub ended: BTreeSet<SessionId>,
     /// How often a complete heartbeat left a lease out.
     pub left_out: BTreeMap<(RunId, StepNo, u32), u32>,
+    /// Runs of which a write came after everybody had given it up.
+    pub surprised: BTreeSet<RunId>,
     /// Runs of which a write was refused, and when last.
     pub refused: BTreeMap<RunId, Timestamp>,
     /// Whether a run that leases a step to a session that has ended is left alone.
@@ -96,6 +98,7 @@ impl Db {
             promised: BTreeMap::new(),
             ended: BTreeSet::new(),
             left_out: BTreeMap::new(),
+            surprised: BTreeSet::new(),
             refused: BTreeMap::new(),
             fences_sessions,
             poison: None,
@@ -140,6 +143,9 @@ impl Db {
     pub fn end_late(&mut self, late: &Late, now: Timestamp) {
         if late.applies {
             let applied = self.apply(&late.write, late.replica, now);
+            if !late.executing {
+                self.surprised.extend(applied.written.keys());
+            }
             let all = applied.written.len() == late.write.runs.len();
             self.stats.hit(if all { Hit::LateApplied } else { Hit::LateFenced });
         }

@@ -17,7 +17,8 @@ use crate::world::{Event, World};
 
 impl World {
     /// A call reaches a server.
-    pub fn request(&mut self, server: usize, actor: usize, life: u32, call: Rc<Call>) {
+    pub fn request(&mut self, server: usize, from: (usize, u32), call: Rc<Call>, sending: u32) {
+        let (actor, life) = from;
         let lost = self.actors[actor].life != life;
         if lost && (self.calm.is_some() || self.rng.chance(500)) {
             return;
@@ -25,21 +26,25 @@ impl World {
         let here = &self.servers[server];
         if here.lane.is_none() {
             return if self.rng.chance(800) {
-                self.respond(actor, life, call.id, &Heard::Unavailable)
+                self.respond(actor, life, call.id, &Heard::Unavailable);
             };
         }
         if here.frozen_until > self.now {
             let until = here.frozen_until;
-            return self.at(until, Event::Request { server, actor, life, call });
+            return self.at(until, Event::Request { server, from, call, sending });
         }
         self.count_left_out(&call);
-        let caller = Caller { actor, life, call, arrived: self.now, gone: false, first: None };
+        let caller = Caller { actor, life, call, sending, arrived: self.now, gone: false, first: None };
         self.take(server, caller);
         self.drive(server);
     }
 
     fn take(&mut self, server: usize, caller: Caller) {
         let (body, life) = (caller.call.clone(), self.servers[server].life);
+        let again = self.servers[server].callers.values().any(|other| other.call.id == body.id);
+        if again && matches!(body.body, Body::Poll(..)) {
+            self.db.stats.hit(Hit::PollRepeated);
+        }
         let Some(ticket) = self.servers[server].take(caller, self.now) else { return };
         if let Body::Poll(_, wait) = body.body {
             let wait = wait.max(Duration::from_secs(1));
@@ -162,8 +167,9 @@ impl World {
 
     fn count_grants(&mut self, caller: &Caller, reply: &Reply) {
         for grant in &reply.grants {
-            let repeated = grant.at < caller.arrived - Duration::from_secs(1);
-            self.db.stats.hit(if repeated { Hit::GrantRepeated } else { Hit::BacklogGrant });
+            if grant.at < caller.arrived - Duration::from_secs(1) {
+                self.db.stats.hit(Hit::GrantRepeated);
+            }
             if matches!(caller.call.body, Body::Report(..)) {
                 self.db.stats.hit(Hit::GrantInCompletion);
             }
@@ -180,7 +186,6 @@ impl World {
         if tokens.is_empty() {
             return false;
         }
-        self.db.stats.hit(Hit::HandBack);
         lane.hand_back(tokens, time, &mut || here.rng.next());
         true
     }
@@ -223,12 +228,16 @@ impl World {
     }
 
     /// The server hears that the callers of a call are gone.
-    pub fn gone(&mut self, server: usize, life: u32, call: u64) {
+    pub fn gone(&mut self, server: usize, life: u32, call: u64, sending: u32) {
         let here = &mut self.servers[server];
         if here.life != life || here.frozen_until > self.now {
             return;
         }
-        let callers = here.callers.iter_mut().filter(|(_, caller)| caller.call.id == call);
+        let held = here.held.values_mut().map(|held| &mut held.caller);
+        held.filter(|caller| caller.call.id == call)
+            .for_each(|caller| caller.gone |= caller.sending <= sending);
+        let callers = here.callers.iter_mut();
+        let callers = callers.filter(|(_, caller)| caller.call.id == call && caller.sending <= sending);
         let polls = callers.filter_map(|(ticket, caller)| {
             caller.gone = true;
             matches!(caller.call.body, Body::Poll(..) | Body::Report(_, Some(_))).then_some(*ticket)

@@ -209,7 +209,7 @@ impl Executor {
                 sequence: 0,
                 pace: Duration::from_millis(if hands.calm { 400 } else { hands.rng.range(50, 2500) }),
                 stalls: hands.rng.chance(self.hazards.stall),
-                forgotten: hands.rng.chance(self.hazards.forget),
+                forgotten: false,
                 reporting: None,
                 told_to_stop: false,
             };
@@ -311,6 +311,8 @@ impl Executor {
             return;
         }
         task.done += 1;
+        // It was heard of by now.
+        task.forgotten = hands.rng.chance(self.hazards.forget);
         if task.done >= task.total {
             return self.finish(id, hands);
         }

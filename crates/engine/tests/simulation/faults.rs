@@ -167,11 +167,11 @@ impl World {
         for server in 0..self.servers.len() {
             let life = self.servers[server].life;
             let callers = self.servers[server].callers.values().filter(|caller| caller.actor == actor);
-            let calls: Vec<u64> = callers.map(|caller| caller.call.id).collect();
-            for call in calls {
+            let calls: Vec<(u64, u32)> = callers.map(|caller| (caller.call.id, caller.sending)).collect();
+            for (call, sending) in calls {
                 if self.calm.is_some() || self.rng.chance(700) {
                     let delay = self.millis(1, 30);
-                    self.after(delay, Event::Gone { server, life, call });
+                    self.after(delay, Event::Gone { server, life, call, sending });
                 }
             }
         }

@@ -7,6 +7,7 @@ use longtake_engine::definition::Workflow;
 use longtake_engine::event::{Event, EventKind};
 use longtake_engine::evolve;
 use longtake_engine::ids::{RunId, RunNo, SessionId, StepNo};
+use longtake_engine::lane::DISPATCH_TIMEOUT;
 use longtake_engine::lane::work::{Fence, HotRow, RunWrite};
 use longtake_engine::rows::Rows;
 use longtake_engine::run::{Cause, Outcome, Run, RunState, Step, StepState};
@@ -54,6 +55,9 @@ impl Judge<'_> {
             let last = before.as_ref().map_or(0, |run| run.last_event);
             assert_eq!(event.number, last + 1, "events have a gap");
             self.check(before.as_ref(), event, stats);
+            if let EventKind::StepLeased { step, .. } = &event.kind {
+                stats.hit(if row.ready.contains_key(step) { Hit::BacklogGrant } else { Hit::DirectGrant });
+            }
             let event = kept(event);
             run = evolve(before, &event);
             row.events.push(event);
@@ -141,10 +145,10 @@ impl Judge<'_> {
         match kind {
             EventKind::StepReady { .. } => match step.state {
                 StepState::Pending => {
-                    assert!(run.needs_done(self.workflow, number), "ready before its needs")
+                    assert!(run.needs_done(self.workflow, number), "ready before its needs");
                 }
                 StepState::BackingOff(until) => {
-                    assert!(until <= self.now, "ready before its backoff is over")
+                    assert!(until <= self.now, "ready before its backoff is over");
                 }
                 state => panic!("{state:?} became ready"),
             },
@@ -193,7 +197,7 @@ impl Judge<'_> {
                 }
             }
             EventKind::StepDeadlineSet { .. } | EventKind::AttemptDeadlineSet { .. } => {
-                stats.hit(Hit::Extended)
+                stats.hit(Hit::Extended);
             }
             EventKind::ReportRefused { .. } => {}
             EventKind::CostBooked { attempt, .. } => {
@@ -218,7 +222,8 @@ impl Judge<'_> {
             }
             Cause::DispatchTimeout => {
                 assert_eq!(step.state, StepState::Leased, "undelivered, but heard of");
-                stats.hit(Hit::DispatchTimeout);
+                let early = lease.leased_at + DISPATCH_TIMEOUT > self.now;
+                stats.hit(if early { Hit::HandBack } else { Hit::DispatchTimeout });
             }
             Cause::NoProgress => {
                 let timeout = self.workflow.steps[number].progress_timeout.expect("a progress timeout");

@@ -39,6 +39,8 @@ pub struct Caller {
     pub actor: usize,
     pub life: u32,
     pub call: Rc<Call>,
+    /// Which sending of the call it was.
+    pub sending: u32,
     pub arrived: Timestamp,
     /// Its connection is closed.
     pub gone: bool,
@@ -225,7 +227,7 @@ impl Doing {
         match &self.work {
             Work::Load(load) => Done::Loaded(db.load(load, now)),
             Work::Write(write) => {
-                if write.runs.len() > 8 {
+                if write.runs.len() > 2 {
                     db.stats.hit(Hit::BigBatch);
                 }
                 let applied = db.write(write, self.replica, now);

@@ -23,16 +23,47 @@ use crate::stats::Hit;
 /// When every seed begins.
 pub const DAWN: Timestamp = Timestamp(1_700_000_000_000_000);
 pub enum Event {
-    Request { server: usize, actor: usize, life: u32, call: Rc<Call> },
-    Response { actor: usize, life: u32, call: u64, heard: Heard },
-    Alarm { actor: usize, life: u32, alarm: Alarm },
+    Request {
+        server: usize,
+        from: (usize, u32),
+        call: Rc<Call>,
+        sending: u32,
+    },
+    Response {
+        actor: usize,
+        life: u32,
+        call: u64,
+        heard: Heard,
+    },
+    Alarm {
+        actor: usize,
+        life: u32,
+        alarm: Alarm,
+    },
     Apply(u64),
     Outcome(u64),
     Late(u64),
-    Wake { server: usize, at: Timestamp },
-    PollOver { server: usize, life: u32, ticket: Ticket },
-    HoldOver { server: usize, life: u32, hold: u64 },
-    Gone { server: usize, life: u32, call: u64 },
+    Wake {
+        server: usize,
+        at: Timestamp,
+    },
+    PollOver {
+        server: usize,
+        life: u32,
+        ticket: Ticket,
+    },
+    HoldOver {
+        server: usize,
+        life: u32,
+        hold: u64,
+    },
+    /// The caller of a call went away, and of its sendings until this one.
+    Gone {
+        server: usize,
+        life: u32,
+        call: u64,
+        sending: u32,
+    },
     Crash(usize),
     Restart(usize),
     Freeze(usize),
@@ -162,7 +193,7 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Request { server, actor, life, call } => self.request(server, actor, life, call),
+            Event::Request { server, from, call, sending } => self.request(server, from, call, sending),
             Event::Response { actor, life, call, heard } => self.act(actor, life, News::Heard(call, heard)),
             Event::Alarm { actor, life, alarm } => self.act(actor, life, News::Alarm(alarm)),
             Event::Apply(id) => self.apply(id),
@@ -171,7 +202,7 @@ impl World {
             Event::Wake { server, at } => self.wake(server, at),
             Event::PollOver { server, life, ticket } => self.end_poll(server, life, ticket, false),
             Event::HoldOver { server, life, hold } => self.end_hold(server, life, hold),
-            Event::Gone { server, life, call } => self.gone(server, life, call),
+            Event::Gone { server, life, call, sending } => self.gone(server, life, call, sending),
             Event::Crash(server) => self.crash(server),
             Event::Restart(server) => self.restart(server),
             Event::Freeze(server) => self.freeze(server),
@@ -222,7 +253,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(call) => self.send(actor, life, &call),
-                Effect::Abandon(call) => self.abandon(call),
+                Effect::Abandon(call) => self.abandon(&call),
                 Effect::Alarm(at, alarm) => self.at(at, Event::Alarm { actor, life, alarm }),
             }
         }
@@ -243,7 +274,8 @@ impl World {
         for _ in 0..copies {
             let server = self.choose_server(actor);
             let delay = self.delay();
-            self.after(delay, Event::Request { server, actor, life, call: call.clone() });
+            let sending = call.sends.get();
+            self.after(delay, Event::Request { server, from: (actor, life), call: call.clone(), sending });
         }
         if copies > 1 {
             call.sends.set(call.sends.get() + 1);
@@ -289,12 +321,13 @@ impl World {
     }
 
     /// The callers of this call go away; the servers may hear of it.
-    fn abandon(&mut self, call: u64) {
+    fn abandon(&mut self, call: &Call) {
         for server in 0..self.servers.len() {
-            let waits = self.servers[server].callers.values().any(|caller| caller.call.id == call);
-            if waits && (self.calm.is_some() || self.rng.chance(700)) {
-                let (life, delay) = (self.servers[server].life, self.delay());
-                self.after(delay, Event::Gone { server, life, call });
+            if self.calm.is_some() || self.rng.chance(700) {
+                // Not before the call itself.
+                let delay = self.delay() + Duration::from_millis(5);
+                let (life, call, sending) = (self.servers[server].life, call.id, call.sends.get());
+                self.after(delay, Event::Gone { server, life, call, sending });
             }
         }
     }

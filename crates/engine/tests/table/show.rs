@@ -108,6 +108,8 @@ pub fn answer(answer: &Result<Answer, Refusal>) -> String {
         Err(Refusal::LeaseUnknown) => "LEASE_UNKNOWN".to_owned(),
         Err(Refusal::RunStopped) => "RUN_STOPPED".to_owned(),
         Err(Refusal::WrongState(_)) => "WRONG_STATE".to_owned(),
+        Err(Refusal::DeadlinePassed(_)) => "DEADLINE_PAST".to_owned(),
+        Err(Refusal::DeadlineMissing(_)) => "NO_DEADLINE".to_owned(),
         Err(Refusal::StepUnknown(_)) => "STEP_UNKNOWN".to_owned(),
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Stored<'a> {
 }
 
 /// A timer's kind and step, as stored.
-pub(super) type TimerKey = (i16, i16);
+pub(crate) type TimerKey = (i16, i16);
 
 pub(super) fn timer_key(timer: Timer) -> TimerKey {
     match timer {
@@ -73,7 +73,7 @@ pub(super) fn timer_key(timer: Timer) -> TimerKey {
 }
 
 /// The timer that is stored as this; none for what a newer binary has stored.
-pub(super) fn timer((kind, step): TimerKey) -> Option<Timer> {
+pub(crate) fn timer((kind, step): TimerKey) -> Option<Timer> {
     let step = StepNo::try_from(step);
     match (kind, step) {
         (0, Ok(step)) => Some(Timer::Backoff(step)),
@@ -133,7 +133,8 @@ impl<'a> Batch<'a> {
             Fence::Absent(request) => {
                 self.new.push((hot, request));
                 let run = -end(&self.new);
-                self.labels.extend(request.labels.iter().map(|(key, value)| (run, key.as_str(), value.as_str())));
+                self.labels
+                    .extend(request.labels.iter().map(|(key, value)| (run, key.as_str(), value.as_str())));
                 i64::from(run)
             }
             Fence::Version { no, version } => {

@@ -18,7 +18,8 @@ use super::LaneConnection;
 use super::batch::{attempt, number, timer};
 
 /// Presence, and what other replicas may have done.
-pub(crate) const HOUSEKEEP: &str = concat!(include_str!("../sql/presence.sql"), include_str!("../sql/housekeep.sql"));
+pub(crate) const HOUSEKEEP: &str =
+    concat!(include_str!("../sql/presence.sql"), include_str!("../sql/housekeep.sql"));
 
 const DOING: &str = "housekeeping";
 
@@ -95,7 +96,8 @@ fn read(rows: &[PgRow]) -> Result<Read, sqlx::Error> {
             // Rows of kind 0 and 6 come first.
             _ => {
                 let id = session()?;
-                let unknown = || AdoptedSession { id, executor: "".into(), until: now, ended: true, runs: Vec::new() };
+                let unknown =
+                    || AdoptedSession { id, executor: "".into(), until: now, ended: true, runs: Vec::new() };
                 sessions.entry(id).or_insert_with(unknown).runs.push(run()?);
             }
         }

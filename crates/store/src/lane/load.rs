@@ -39,8 +39,11 @@ impl LaneConnection {
             self.line.rows(DOING, statement).await.map_err(|error| Error::new(DOING, &error))?;
         }
         let runs: Vec<Uuid> = load.runs.keys().map(|run| run.0).collect();
-        let ready: Vec<(&str, i64)> =
-            load.ready.iter().map(|(queue, wanted)| (&**queue, i64::try_from(*wanted).unwrap_or(i64::MAX))).collect();
+        let ready: Vec<(&str, i64)> = load
+            .ready
+            .iter()
+            .map(|(queue, wanted)| (&**queue, i64::try_from(*wanted).unwrap_or(i64::MAX)))
+            .collect();
         let rows = self.line.rows(DOING, bind(&runs, &ready, false)).await;
         let loaded = rows.and_then(|rows| assemble(&rows)).map_err(|error| Error::new(DOING, &error))?;
         Ok(LoadedRows { runs: loaded.0, ready: loaded.1 })

@@ -22,6 +22,14 @@ use crate::stamp::Stamp;
 pub(crate) use batch::number;
 pub use load::LoadedRows;
 pub(crate) use load::bind as bind_load;
+#[cfg(test)]
+pub(crate) use {
+    batch::timer,
+    housekeep::HOUSEKEEP,
+    load::{LOAD, LOCK},
+    sessions::{END_SESSIONS, FORGET_SESSIONS, LEASES},
+    shape::Shape,
+};
 
 /// A lane's way to the database.
 #[derive(Debug)]

@@ -23,7 +23,8 @@ impl LaneConnection {
         let asked: Vec<Uuid> = ids.iter().map(|session| session.0).collect();
         let statement = sqlx::query(END_SESSIONS).bind(self.now()).bind(&asked);
         let rows = self.line.rows(DOING, statement).await;
-        let over = rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>());
+        let over =
+            rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>());
         let over = over.map_err(|error| Error::new(DOING, &error))?;
         let mut leases = self.leases(&over).await?;
         let over = over.into_iter().map(SessionId);
@@ -32,7 +33,10 @@ impl LaneConnection {
 
     /// The runs in which sessions hold leases. A snapshot of its own: it holds every lease that was granted before the sessions
     /// were ended.
-    pub(super) async fn leases(&mut self, sessions: &[Uuid]) -> Result<BTreeMap<SessionId, Vec<RunId>>, Error> {
+    pub(super) async fn leases(
+        &mut self,
+        sessions: &[Uuid],
+    ) -> Result<BTreeMap<SessionId, Vec<RunId>>, Error> {
         const DOING: &str = "looking for the leases of sessions";
         let mut leases: BTreeMap<SessionId, Vec<RunId>> = BTreeMap::new();
         if sessions.is_empty() {

@@ -71,7 +71,8 @@ impl Reads {
             .bind(i64::try_from(filter.limit).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await;
-        let row = |row: &PgRow| -> Result<_, sqlx::Error> { Ok((RunNo(row.try_get(0)?), RunId(row.try_get(1)?))) };
+        let row =
+            |row: &PgRow| -> Result<_, sqlx::Error> { Ok((RunNo(row.try_get(0)?), RunId(row.try_get(1)?))) };
         let rows = rows.and_then(|rows| rows.iter().map(row).collect());
         rows.map_err(|error| Error::new("listing runs", &error))
     }

@@ -5,8 +5,8 @@ mod workflows;
 
 use longtake_engine::ids::{RunId, SessionId, StepNo};
 use longtake_engine::time::Timestamp;
-use sqlx::postgres::{PgPool, PgRow};
 use sqlx::Row;
+use sqlx::postgres::{PgPool, PgRow};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -72,7 +72,8 @@ impl Reads {
 
     /// The database's time.
     pub async fn now(&self) -> Result<Timestamp, Error> {
-        let now: Result<Stamp, _> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.pool).await;
+        let now: Result<Stamp, _> =
+            sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.pool).await;
         now.map(|now| now.0).map_err(|error| Error::new("asking for the time", &error))
     }
 
@@ -100,7 +101,8 @@ impl Reads {
             ) as h on true
             where k.run_id = $1::uuid
             order by h.first_event";
-        let statement = sqlx::query_scalar(EVENTS).bind(id.0).bind(after).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let statement =
+            sqlx::query_scalar(EVENTS).bind(id.0).bind(after).bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows: Result<Vec<Option<Vec<u8>>>, _> = statement.fetch_all(&self.pool).await;
         let rows = rows.map_err(|error| Error::new("reading a run's history", &error))?;
         Ok((!rows.is_empty()).then(|| rows.into_iter().flatten().collect()))

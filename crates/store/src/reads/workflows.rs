@@ -24,7 +24,12 @@ pub struct CurrentWorkflow {
 
 impl Reads {
     /// Stores a definition, unless it is stored, and makes it what new runs of that name use. Returns when it was first loaded.
-    pub async fn save_workflow(&self, version: &Version, name: &str, source: &str) -> Result<Timestamp, Error> {
+    pub async fn save_workflow(
+        &self,
+        version: &Version,
+        name: &str,
+        source: &str,
+    ) -> Result<Timestamp, Error> {
         // The conflict's update changes nothing: it is there for the row that it returns.
         const SAVE: &str = "
             with saved as (
@@ -40,8 +45,10 @@ impl Reads {
             select loaded_at from saved";
         let statement = sqlx::query_scalar(SAVE).bind(&version.as_bytes()[..]).bind(name).bind(source);
         // All rows: only at the end of the answer is it committed.
-        let rows: Vec<Stamp> =
-            statement.fetch_all(&self.pool).await.map_err(|error| Error::new("storing a workflow", &error))?;
+        let rows: Vec<Stamp> = statement
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| Error::new("storing a workflow", &error))?;
         let missing = || Error::new("storing a workflow", &sqlx::Error::RowNotFound);
         rows.first().map(|at| at.0).ok_or_else(missing)
     }

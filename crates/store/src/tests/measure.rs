@@ -31,7 +31,12 @@ async fn spent(database: &Database, client: &mut Client) -> Spent {
     let pid: i32 = row.get(3);
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let ticks = stat.split(' ').skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>();
-    Spent { wal_bytes: row.get(0), wal_records: row.get(1), page_images: row.get(2), cpu_seconds: ticks / 100.0 }
+    Spent {
+        wal_bytes: row.get(0),
+        wal_records: row.get(1),
+        page_images: row.get(2),
+        cpu_seconds: ticks / 100.0,
+    }
 }
 
 /// The commits of a 4-step run whose steps are leased as soon as they can be.

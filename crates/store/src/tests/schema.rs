@@ -5,7 +5,8 @@ use sqlx::Executor;
 use super::support::Database;
 use crate::Error;
 
-const TABLES: &str = "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'S')
+const TABLES: &str =
+    "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'S')
     and relname <> '_sqlx_migrations'";
 
 #[tokio::test]
@@ -48,7 +49,10 @@ async fn a_schema_refuses_only_the_binaries_that_it_excludes() {
     connection.execute(newer).await.expect("a newer binary migrates");
     database.store.check_schema().await.expect("it still serves this one");
     database.store.migrate().await.expect("there is nothing left to do for this one");
-    connection.execute("update schema_version set oldest_binary = '99.0.0' where version = 1000").await.expect("it is stored");
+    connection
+        .execute("update schema_version set oldest_binary = '99.0.0' where version = 1000")
+        .await
+        .expect("it is stored");
     let refused = database.store.check_schema().await.expect_err("it does not serve this one");
     assert!(matches!(refused, Error::Refused(_)));
     assert!(refused.to_string().contains("older than 99.0.0"), "{refused}");

@@ -34,7 +34,14 @@ pub(super) fn after(count: i64) -> Timestamp {
 fn server() -> PgConnectOptions {
     let url = std::env::var("LONGTAKE_TEST_DATABASE_URL")
         .expect("these tests need a Postgres: run them with bin/test, which starts one and sets LONGTAKE_TEST_DATABASE_URL");
-    PgConnectOptions::from_str(&url).expect("LONGTAKE_TEST_DATABASE_URL is a postgresql:// URL").disable_statement_logging()
+    PgConnectOptions::from_str(&url)
+        .expect("LONGTAKE_TEST_DATABASE_URL is a postgresql:// URL")
+        .disable_statement_logging()
+}
+
+/// A connection to the test server, to no test's database.
+pub(super) async fn server_connection() -> PgConnection {
+    server().connect().await.expect("the test server answers")
 }
 
 /// A database that is gone when this is.
@@ -54,8 +61,11 @@ impl Database {
     /// A database without a schema.
     pub async fn empty() -> Database {
         let name = format!("longtake_test_{}", Uuid::new_v4().simple());
-        let mut admin = server().connect().await.expect("the test server answers");
-        admin.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("a database can be made");
+        let mut admin = server_connection().await;
+        admin
+            .execute(AssertSqlSafe(format!("create database {name}")))
+            .await
+            .expect("a database can be made");
         admin.close().await.expect("the connection closes");
         let url = server().database(&name).to_url_lossy().to_string();
         let store = Store::connect(&url, 4).await.expect("the new database answers");
@@ -103,9 +113,13 @@ impl Database {
             ["run_key", "run", "open_run", "run_label", "history", "checkpoint", "ready", "timer", "session"];
         let mut dump = String::new();
         for table in TABLES {
-            let sql = format!("select coalesce(string_agg(t::text, E'\\n' order by t::text), '') from {table} as t");
-            let rows: String =
-                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(self.store.pool()).await.expect("tables can be read");
+            let sql = format!(
+                "select coalesce(string_agg(t::text, E'\\n' order by t::text), '') from {table} as t"
+            );
+            let rows: String = sqlx::query_scalar(AssertSqlSafe(sql))
+                .fetch_one(self.store.pool())
+                .await
+                .expect("tables can be read");
             dump.push_str(&format!("{table}\n{rows}\n"));
         }
         dump
@@ -274,6 +288,11 @@ impl Model {
         self.command(&Command::Operate { call: RequestId(Uuid::new_v4()), operation }, now)
     }
 
+    /// Whether there is anything to write.
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// What is not written yet. From here on it counts as written.
     pub fn write(&mut self) -> RunWrite {
         let run = self.run.clone().expect("it exists");
@@ -305,13 +324,6 @@ impl Model {
             checkpoints: checkpoints.into_iter().collect(),
             not_before: None,
         }
-    }
-
-    /// Commits what is not written yet.
-    pub async fn commit(&mut self, client: &mut Client) -> &mut Model {
-        let (written, _) = client.done(&batch([self.write()])).await;
-        self.no = Some(*written.get(&self.id).expect("the fence holds"));
-        self
     }
 }
 

@@ -13,8 +13,12 @@ use super::support::{Client, Database, Model, START, after, batch, encoded, rene
 
 /// Fails a step in a way that lets it try again.
 fn fail() -> Report {
-    let error =
-        StepError { code: "TEST".to_owned(), message: "again".to_owned(), retryable: true, details: Value::Null };
+    let error = StepError {
+        code: "TEST".to_owned(),
+        message: "again".to_owned(),
+        retryable: true,
+        details: Value::Null,
+    };
     Report::Fail { error, retry_after: Some(seconds(60)), checkpoint: None, cost: None, jitter: 1 }
 }
 
@@ -46,7 +50,10 @@ async fn a_new_run_has_all_its_rows() {
         ("select count(*) from run_label where (key, value) in (('team', 'blue'), ('kind', 'test'))", 2),
         ("select count(*) from history where first_event = 1 and octet_length(events) = 300", 1),
         ("select count(*) from ready where queue = 's0' and step = 0 and priority = 5", 1),
-        ("select count(*) from timer where kind = 2 and step = -1 and due = timestamptz '2026-01-01 01:00Z'", 1),
+        (
+            "select count(*) from timer where kind = 2 and step = -1 and due = timestamptz '2026-01-01 01:00Z'",
+            1,
+        ),
         ("select count(*) from timer", 1),
     ] {
         assert_eq!(database.count(sql).await, expected, "{sql}");
@@ -68,7 +75,8 @@ async fn one_id_makes_one_run() {
     // The same again, and the same id with other content, beside a run that is really new.
     assert!(client.commit(&mut [&mut same]).await.is_empty());
     assert_eq!(database.dump().await, before);
-    let mut clash = Model { id: first.id, ..Model::new(&workflow) };
+    let mut clash = Model::new(&workflow);
+    clash.id = first.id;
     clash.create_as(NewRun { content_hash: [8; 32], deadline: Some(after(60)), ..clash.request() }, after(5));
     other.create(after(5));
     assert_eq!(client.commit(&mut [&mut clash, &mut other]).await, [other.id]);
@@ -93,10 +101,10 @@ async fn a_lost_fence_writes_nothing_and_holds_nobody_else_up() {
     let before = database.dump().await;
 
     // Everything that a write can bring, decided on the version before.
-    stale.lease(0, holder, after(2)).report(0, fail(), after(3)).operate(
-        Operation::ExtendDeadline { which: Deadline::Run, to: after(600) },
-        after(3),
-    );
+    stale
+        .lease(0, holder, after(2))
+        .report(0, fail(), after(3))
+        .operate(Operation::ExtendDeadline { which: Deadline::Run, to: after(600) }, after(3));
     assert!(client.commit(&mut [&mut stale.clone()]).await.is_empty());
     assert_eq!(database.dump().await, before);
 
@@ -179,7 +187,11 @@ async fn a_ready_step_whose_time_changed_keeps_one_row() {
     client.commit(&mut [&mut model]).await;
     // Ready, leased, given back, ready again: one commit.
     model.lease(0, session(), after(10));
-    model.report(0, Report::Yield { reason: "test".to_owned(), checkpoint: None, cost: None, jitter: 0 }, after(20));
+    model.report(
+        0,
+        Report::Yield { reason: "test".to_owned(), checkpoint: None, cost: None, jitter: 0 },
+        after(20),
+    );
     let write = batch([model.write()]);
     assert_eq!((write.runs[0].changes.ready.len(), write.runs[0].changes.unready.len()), (1, 1));
     client.done(&write).await;
@@ -200,9 +212,13 @@ async fn rows_that_no_state_allows_are_refused() {
     let write = model.write();
     for (what, constraint, spoil) in [
         ("an unknown state", "run_state", (|row| row.state = "SLEEPING") as fn(&mut HotRow)),
-        ("an end without an outcome", "run_state", |row| row.ended_at = Some(START)),
+        ("an end without an outcome", "run_state", |row| {
+            (row.steps, row.ended_at) = (vec![5, 5], Some(START));
+        }),
         ("an outcome without an end", "run_state", |row| row.state = "FAILED"),
-        ("an ended run with an open step", "run_open_step", |row| (row.state, row.ended_at) = ("FAILED", Some(START))),
+        ("an ended run with an open step", "run_open_step", |row| {
+            (row.state, row.ended_at) = ("FAILED", Some(START));
+        }),
         ("an open run without an open step", "run_open_step", |row| row.steps = vec![5, 5]),
         ("a step in an unknown state", "run_steps", |row| row.steps = vec![10, 1]),
         ("a step without attempts", "run_steps", |row| row.attempts = vec![0]),
@@ -281,9 +297,14 @@ async fn a_checkpoint_never_goes_back() {
     assert_eq!(text, "{\"a\":{\"b\":\"é\\u0000\",\"y\":2},\"m\":[1.5,null],\"z\":1}", "keys are sorted");
     assert_eq!(
         artifacts,
-        format!("[{{\"media_type\":\"video/mp4\",\"name\":\"part\",\"sha256\":\"{}\",\"size_bytes\":7,\"uri\":\"file:///part\"}}]", "00".repeat(32)),
+        format!(
+            "[{{\"media_type\":\"video/mp4\",\"name\":\"part\",\"sha256\":\"{}\",\"size_bytes\":7,\"uri\":\"file:///part\"}}]",
+            "00".repeat(32)
+        ),
     );
-    for (attempt, sequence, kept) in [(1, 2, (1, 3)), (1, 3, (1, 3)), (2, 1, (2, 1)), (1, 9, (2, 1)), (2, 2, (2, 2))] {
+    for (attempt, sequence, kept) in
+        [(1, 2, (1, 3)), (1, 3, (1, 3)), (2, 1, (2, 1)), (1, 9, (2, 1)), (2, 2, (2, 2))]
+    {
         checkpoint(&mut client, &mut model, (attempt, sequence), &json!({"new": true})).await;
         let (attempt, sequence, ..) = stored().await;
         assert_eq!((attempt, sequence), kept);
@@ -295,7 +316,9 @@ async fn an_empty_write_tells_the_time() {
     let database = Database::new().await;
     let mut client = database.lane().await;
     let (outcome, time) = client.lane.write(&batch([]), &[]).await;
-    assert!(matches!(outcome, Committed::Done { written, sessions } if written.is_empty() && sessions.is_empty()));
+    assert!(
+        matches!(outcome, Committed::Done { written, sessions } if written.is_empty() && sessions.is_empty())
+    );
     assert_eq!(time, Some(START));
     let holder = session();
     let (_, sessions) = client.done(&renewal(holder, seconds(30))).await;
