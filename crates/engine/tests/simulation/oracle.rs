@@ -152,9 +152,8 @@ impl Ledger {
         let step = &row.run.steps[token.step()];
         let attempt = step.numbered(token.attempt).expect("a grant of an attempt that is stored");
         assert_eq!(attempt.secret, token.secret.hash(), "a grant with another's secret");
-        let asker = match &given.caller.call.body {
-            Body::Poll(poll, _) | Body::Report(_, Some(poll)) => poll,
-            _ => panic!("a grant for somebody who did not ask"),
+        let (Body::Poll(asker, _) | Body::Report(_, Some(asker))) = &given.caller.call.body else {
+            panic!("a grant for somebody who did not ask");
         };
         assert_eq!(attempt.session, asker.session, "a grant of another's lease");
         assert!(

@@ -185,6 +185,8 @@ impl World {
             let Reverse((at, key)) = self.agenda.pop().expect("something to do");
             let Some(event) = self.events.remove(&key) else { continue };
             self.now = at;
+            let kind = match &event { Event::Request{..}=>"Request", Event::Response{..}=>"Response", Event::Alarm{..}=>"Alarm", Event::Apply(_)=>"Apply", Event::Outcome(_)=>"Outcome", Event::Wake{..}=>"Wake", Event::PollOver{..}=>"PollOver", Event::HoldOver{..}=>"HoldOver", Event::Gone{..}=>"Gone", Event::Look=>"Look", _=>"other"};
+            *COUNTS.lock().unwrap().entry(kind).or_insert(0u64) += 1;
             self.handle(event);
             steps += 1;
             assert!(steps < 400_000, "it goes round and round");
@@ -354,3 +356,5 @@ impl News {
         }
     }
 }
+
+pub static COUNTS: std::sync::Mutex<BTreeMap<&'static str, u64>> = std::sync::Mutex::new(BTreeMap::new());
