@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use longtake_proto::v1::{GetRunRequest, Run, RunView, run};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::call::CallFailed;
@@ -14,6 +13,7 @@ use crate::connect::{Server, ServerUrl};
 use crate::exit::Exit;
 use crate::follow::{Follow, Seen};
 use crate::progress::{Screen, Style, is_terminal_state, run_state};
+use crate::signals::Stop;
 
 /// How often the clocks on the screen move.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -46,8 +46,8 @@ pub(crate) struct Attend<'a> {
     pub(crate) after: Option<i64>,
     /// For how long a lost server is looked for.
     pub(crate) patience: Duration,
-    /// Detaches.
-    pub(crate) stop: &'a CancellationToken,
+    /// Detaches: gently, or at once where something does not answer.
+    pub(crate) stop: &'a Stop,
 }
 
 impl Attend<'_> {
@@ -55,7 +55,14 @@ impl Attend<'_> {
     ///
     /// # Errors
     /// No server can be reached, it does not know the run, or it was gone for too long.
-    pub(crate) async fn to_end(&self, mut notes: UnboundedReceiver<String>) -> anyhow::Result<Attended> {
+    pub(crate) async fn to_end(&self, notes: UnboundedReceiver<String>) -> anyhow::Result<Attended> {
+        tokio::select! {
+            attended = self.shown(notes) => attended,
+            () = self.stop.now.cancelled() => Ok(Attended::Detached),
+        }
+    }
+
+    async fn shown(&self, mut notes: UnboundedReceiver<String>) -> anyhow::Result<Attended> {
         let server = Server::connect(self.urls).await?;
         let run = read_run(&server, self.run_id, RunView::Basic).await?;
         let after = self.after.unwrap_or(run.event_number);
@@ -67,7 +74,7 @@ impl Attend<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => {
+                () = self.stop.gently.cancelled() => {
                     screen.leave();
                     return Ok(Attended::Detached);
                 }

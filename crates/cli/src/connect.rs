@@ -19,6 +19,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to that may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where a server is when nobody says otherwise.
+const USUAL: &str = "127.0.0.1:50051";
 /// The largest answer that is read: a page of a thousand runs or events with everything.
 const ANSWER_MAX_BYTES: usize = 256 * 1024 * 1024;
 
@@ -30,6 +32,11 @@ impl ServerUrl {
     /// `http://127.0.0.1:<port>`.
     pub(crate) fn local(port: u16) -> ServerUrl {
         ServerUrl(Uri::from_str(&format!("http://127.0.0.1:{port}")).expect("a URL"))
+    }
+
+    /// What a command line that is shown needs to reach it: nothing for the usual one.
+    pub(crate) fn flag(&self) -> String {
+        if self.authority() == USUAL { String::new() } else { format!(" --server {}", self.authority()) }
     }
 
     /// `host:port`, as grpcurl wants it.
@@ -149,6 +156,7 @@ mod tests {
             assert!(text.parse::<ServerUrl>().is_err(), "{text}");
         }
         assert_eq!(ServerUrl::local(7).authority(), "127.0.0.1:7");
+        assert_eq!([50_051, 7].map(|port| ServerUrl::local(port).flag()), ["", " --server 127.0.0.1:7"]);
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ use clap::Parser as _;
 use args::Cli;
 use exit::Exit;
 use telemetry::Telemetry;
+use tracing::Instrument as _;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -48,7 +49,9 @@ pub fn main() -> ExitCode {
         let Cli { global, command } = &cli;
         Telemetry::set_up(global.log.as_deref(), command.default_log(), global.log_format, command.role())
     };
-    let exit = runtime.block_on(cli.command.execute(&cli.global)).unwrap_or_else(|error| fail(&error));
+    let span = cli.command.span();
+    let executed = runtime.block_on(cli.command.execute(&cli.global).instrument(span));
+    let exit = executed.unwrap_or_else(|error| fail(&error));
     telemetry.shut_down();
     // What is still running, such as a thread that reads standard input, must not hold up the end.
     runtime.shutdown_background();

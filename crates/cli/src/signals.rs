@@ -15,6 +15,12 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
+    /// Nobody asks.
+    #[cfg(test)]
+    pub(crate) fn never() -> Stop {
+        Stop { gently: CancellationToken::new(), now: CancellationToken::new() }
+    }
+
     /// Listens from now on; these signals no longer end the process by themselves.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub(super) async fn execute(args: DevArgs, global: &Global) -> anyhow::Result<Ex
         ..args.stack.options()
     };
     let stop = Stop::on_signals()?;
-    let problems = worker::problems(options.artifacts.as_deref(), &worker::QUEUES).await;
+    let problems = worker::problems(Some(&options.artifacts), &worker::QUEUES).await;
     for problem in problems {
         output::note(&format!("warning: {problem}"));
     }
@@ -68,7 +68,7 @@ pub(super) async fn execute(args: DevArgs, global: &Global) -> anyhow::Result<Ex
 fn show(notice: Notice) {
     match notice {
         Notice::Logged { part, line } => output::note(&format!("{part:<8} | {}", output::printable(&line))),
-        Notice::Restarting { .. } => output::note(&notice.to_string()),
+        Notice::Started { .. } | Notice::Restarting { .. } => output::note(&notice.to_string()),
     }
 }
 
@@ -84,15 +84,12 @@ fn print(stack: &Stack, options: &StackOptions) -> std::io::Result<()> {
         ("gRPC", stack.url.to_string()),
         ("HTTP", http),
         ("database", database),
-        ("artifacts", stack.artifacts.clone()),
+        ("artifacts", options.artifacts.clone()),
         ("workflows", stack.workflows.display().to_string()),
         ("executors", executors),
         ("kept in", format!("{} (remove it to begin afresh)", stack.data_dir.display())),
     ];
-    let server = match stack.url.authority().as_str() {
-        "127.0.0.1:50051" => String::new(),
-        other => format!(" --server {other}"),
-    };
+    let server = stack.url.flag();
     output::line("Longtake is up. Ctrl-C stops it.\n")?;
     output::pairs(&pairs.map(|(name, value)| (name.to_owned(), value)))?;
     output::line(&format!(
@@ -109,7 +106,7 @@ fn print_json(stack: &Stack, options: &StackOptions) -> std::io::Result<()> {
         "grpc": stack.url.to_string(),
         "http": options.http_listen.map(|address| format!("http://{address}")),
         "databaseUrl": stack.database_url,
-        "artifacts": stack.artifacts,
+        "artifacts": options.artifacts,
         "workflows": stack.workflows,
         "dataDir": stack.data_dir,
         "queues": options.queues,

@@ -59,7 +59,9 @@ fn advice(action: &SuggestedAction, server: &ServerUrl) -> Vec<String> {
         _ => None,
     };
     lines.push(match own {
-        Some(command) if request.len() == 1 => format!("      longtake {command} {}", printable(run)),
+        Some(command) if request.len() == 1 => {
+            format!("      longtake{} {command} {}", server.flag(), printable(run))
+        }
         _ => {
             let request = serde_json::Value::Object(request).to_string().replace('\'', "'\\''");
             format!(
@@ -111,7 +113,7 @@ mod tests {
                 "  video waits for an executor",
                 "  → start one",
                 "  → resume it",
-                "      longtake resume r",
+                "      longtake --server 127.0.0.1:7 resume r",
                 "  → give it time",
                 "      grpcurl -plaintext -d '{\"run_id\":\"r\",\"target\":\"TARGET_RUN\"}' 127.0.0.1:7 \
                  longtake.v1.RunService/ExtendDeadline",

@@ -84,6 +84,14 @@ impl Command {
         }
     }
 
+    /// The command as a whole, the parent of the calls that it makes. Processes that live on have no such span.
+    pub(crate) fn span(&self) -> tracing::Span {
+        match self {
+            Command::Serve(_) | Command::Executor(_) | Command::Dev(_) => tracing::Span::none(),
+            _ => tracing::info_span!("longtake"),
+        }
+    }
+
     /// Does it.
     pub(crate) async fn execute(self, global: &Global) -> anyhow::Result<Exit> {
         match self {

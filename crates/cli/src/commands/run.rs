@@ -46,7 +46,7 @@ pub(super) async fn execute(args: RunArgs, global: &Global) -> anyhow::Result<Ex
     let request = request(&args.content)?;
     let options = args.stack.options();
     let stop = Stop::on_signals()?;
-    let problems = worker::problems(options.artifacts.as_deref(), &worker::QUEUES).await;
+    let problems = worker::problems(Some(&options.artifacts), &worker::QUEUES).await;
     if !problems.is_empty() {
         output::note(&format!(
             "This machine lacks something that the steps need:\n  {}",
@@ -109,7 +109,7 @@ async fn produce(
         style: Style::beside(global.json),
         after: (!output::notes_to_terminal()).then_some(0),
         patience: PATIENCE,
-        stop: &stop.gently,
+        stop,
     };
     let attended = tokio::select! {
         attended = attend.to_end(notes) => attended?,
@@ -122,6 +122,9 @@ async fn produce(
         }
         Attended::Ended(run) => {
             let exit = exit_of(&run);
+            if exit != Exit::Done {
+                output::note(&format!("What the parts said is in {}", stack.data_dir.join("logs").display()));
+            }
             if global.json {
                 super::submit::print_content(&run_id, &urls).await?;
             } else {
@@ -144,7 +147,7 @@ async fn watch_parts(stack: &mut Stack, say: mpsc::UnboundedSender<String>) -> a
                 // Nobody listens any more only when all is over.
                 let _ = say.send(notice.to_string());
             }
-            Notice::Logged { .. } => {}
+            Notice::Logged { .. } | Notice::Started { .. } => {}
         }
     }
     anyhow::anyhow!("every part of the stack is gone")

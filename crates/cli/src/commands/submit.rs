@@ -54,10 +54,9 @@ pub(crate) struct SubmitArgs {
 }
 
 pub(super) async fn execute(args: SubmitArgs, global: &Global) -> anyhow::Result<Exit> {
-    let server = Server::connect(&global.server).await?;
     let run_id = match &args.workflow {
-        Some(workflow) => create_run(&args, workflow, &server, global).await?,
-        None => submit_content(&args, &server, global).await?,
+        Some(workflow) => create_run(&args, workflow, global).await?,
+        None => submit_content(&args, global).await?,
     };
     if args.wait { wait(&args, &run_id, global).await } else { Ok(Exit::Done) }
 }
@@ -66,10 +65,11 @@ fn request_id(args: &SubmitArgs) -> String {
     args.request_id.unwrap_or_else(Uuid::now_v7).to_string()
 }
 
-async fn submit_content(args: &SubmitArgs, server: &Server, global: &Global) -> anyhow::Result<String> {
+async fn submit_content(args: &SubmitArgs, global: &Global) -> anyhow::Result<String> {
     let mut request = args.content.request()?;
     request.request_id = request_id(args);
     request.validate_only = args.validate_only;
+    let server = Server::connect(&global.server).await?;
     let answer = server.content().submit_content(request).await;
     let answer = answer.map_err(|status| CallFailed::new("submit", status))?.into_inner();
     if !args.wait {
@@ -86,12 +86,7 @@ fn print_submitted(args: &SubmitArgs, answer: &SubmitContentResponse, global: &G
     print_accepted(args, &answer.run_id, answer.created, answer.state)
 }
 
-async fn create_run(
-    args: &SubmitArgs,
-    workflow: &str,
-    server: &Server,
-    global: &Global,
-) -> anyhow::Result<String> {
+async fn create_run(args: &SubmitArgs, workflow: &str, global: &Global) -> anyhow::Result<String> {
     let content = &args.content;
     let request = CreateRunRequest {
         request_id: request_id(args),
@@ -108,6 +103,7 @@ async fn create_run(
         deadline: content.deadline.map(|when| when.resolve(&format::now())),
         validate_only: args.validate_only,
     };
+    let server = Server::connect(&global.server).await?;
     let answer: CreateRunResponse = server
         .runs()
         .create_run(request)
@@ -161,7 +157,7 @@ async fn wait(args: &SubmitArgs, run_id: &str, global: &Global) -> anyhow::Resul
         style: Style::beside(global.json),
         after: Some(0),
         patience: args.patience,
-        stop: &stop.gently,
+        stop: &stop,
     };
     match attend.to_end(no_notes()).await? {
         Attended::Detached => {

@@ -42,7 +42,7 @@ pub(super) async fn execute(args: WatchArgs, global: &Global) -> anyhow::Result<
         style,
         after: if bars { None } else { Some(args.after.unwrap_or(0)) },
         patience: args.patience,
-        stop: &stop.gently,
+        stop: &stop,
     };
     match attend.to_end(no_notes()).await? {
         Attended::Detached => {

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::*;
 use crate::attend::{Attend, Attended, exit_of, no_notes};
 use crate::progress::Style;
-use tokio_util::sync::CancellationToken;
+use crate::signals::Stop;
 
 type Updates = Pin<Box<dyn futures_util::Stream<Item = Result<WatchRunResponse, Status>> + Send>>;
 
@@ -247,7 +247,7 @@ async fn a_screen_does_not_keep_a_lost_server_from_being_found() {
         style: Style::Quiet,
         after: None,
         patience: Duration::from_secs(20),
-        stop: &CancellationToken::new(),
+        stop: &Stop::never(),
     };
     let Attended::Ended(run) = attend.to_end(no_notes()).await.unwrap() else { panic!("nobody stopped it") };
     assert_eq!(exit_of(&run), Exit::Done);

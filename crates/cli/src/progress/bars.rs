@@ -1,7 +1,5 @@
 //! The lines of a run's steps, redrawn in place.
 
-use std::time::Duration;
-
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::step_line;
@@ -20,12 +18,7 @@ impl Bars {
     pub(crate) fn new(view: &View) -> Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{msg}").expect("a template");
-        let bar = || {
-            let bar = all.add(ProgressBar::new_spinner().with_style(style.clone()));
-            // Text is our own; this only redraws after a resize.
-            bar.enable_steady_tick(Duration::from_millis(500));
-            bar
-        };
+        let bar = || all.add(ProgressBar::new_spinner().with_style(style.clone()));
         let steps = view.steps.iter().map(|_| bar()).collect();
         let name_width = view.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
         let bars = Bars { all, steps, name_width };

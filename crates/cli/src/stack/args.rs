@@ -35,6 +35,8 @@ pub(crate) struct StackArgs {
 impl StackArgs {
     /// A stack on a free port, with one executor process per content queue, whose parts log into files.
     pub(crate) fn options(&self) -> StackOptions {
+        let beside = self.data_dir.join("artifacts");
+        let beside = std::path::absolute(&beside).unwrap_or(beside).display().to_string();
         let usual = Path::new("workflows");
         let here = || usual.join("content.toml").is_file().then(|| usual.to_owned());
         StackOptions {
@@ -43,7 +45,7 @@ impl StackArgs {
             grpc_listen: None,
             http_listen: None,
             workflows: self.workflows.clone().or_else(here),
-            artifacts: self.artifacts.clone(),
+            artifacts: self.artifacts.clone().unwrap_or(beside),
             slots: self.slots,
             queues: worker::QUEUES.map(str::to_owned).to_vec(),
             grace: self.grace,

@@ -104,6 +104,9 @@ impl Child {
             LogTo::File(path) => command.stderr(File::options().append(true).create(true).open(path)?),
         };
         let mut child = command.spawn()?;
+        if let Some(pid) = child.id() {
+            let _ = notices.send(Notice::Started { part: self.name.clone(), pid });
+        }
         let lines = child.stderr.take().map(|stderr| hand_on(stderr, self.name.clone(), notices.clone()));
         let held_open = child.stdin.take();
         let status = tokio::select! {
@@ -180,3 +183,6 @@ pub(super) fn tail(path: &Path) -> std::io::Result<String> {
     let lines: Vec<&str> = text.lines().collect();
     Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,8 +56,8 @@ pub(crate) struct StackOptions {
     pub(crate) http_listen: Option<SocketAddr>,
     /// The folder of definitions; absent for the one that ships.
     pub(crate) workflows: Option<PathBuf>,
-    /// Where artifacts are stored; absent for a folder in `data_dir`.
-    pub(crate) artifacts: Option<String>,
+    /// Where artifacts are stored.
+    pub(crate) artifacts: String,
     /// How many steps each executor works on at a time.
     pub(crate) slots: usize,
     /// The queues, each with an executor process of its own.
@@ -78,6 +78,13 @@ pub(crate) enum Notice {
         /// The line.
         line: String,
     },
+    /// A part runs.
+    Started {
+        /// The part.
+        part: String,
+        /// Its process.
+        pid: u32,
+    },
     /// A part died and is started again.
     Restarting {
         /// The part.
@@ -95,6 +102,7 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Notice::Logged { part, line } => write!(f, "{part}: {line}"),
+            Notice::Started { part, pid } => write!(f, "{part} is process {pid}"),
             Notice::Restarting { part, why, delay, .. } => {
                 write!(f, "{part} died and is started again in {}: {why}", format::span(*delay))
             }
@@ -106,8 +114,6 @@ impl fmt::Display for Notice {
 pub(crate) struct Stack {
     /// Where gRPC is.
     pub(crate) url: ServerUrl,
-    /// Where artifacts are stored.
-    pub(crate) artifacts: String,
     /// The folder of definitions in use.
     pub(crate) workflows: PathBuf,
     /// The database's URL.
@@ -164,14 +170,11 @@ impl Stack {
         let database = Database::start(&options, &data_dir, tell.clone()).await?;
         let database_url = database.url().to_owned();
         let url = ServerUrl::local(grpc.port());
-        let artifacts =
-            options.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts").display().to_string());
-        let plan = Plan { options: &options, data_dir: &data_dir, url: &url, artifacts: &artifacts };
+        let plan = Plan { options: &options, data_dir: &data_dir, url: &url };
         let server =
             Part::start(plan.server(grpc, &database_url, &workflows)?, stop.now.clone(), tell.clone());
         let mut stack = Stack {
             url: url.clone(),
-            artifacts: artifacts.clone(),
             workflows,
             database_url,
             data_dir: data_dir.clone(),
@@ -263,7 +266,7 @@ impl Notice {
     fn line(&self) -> Option<&str> {
         match self {
             Notice::Logged { line, .. } => Some(line),
-            Notice::Restarting { .. } => None,
+            Notice::Started { .. } | Notice::Restarting { .. } => None,
         }
     }
 }
@@ -291,7 +294,6 @@ struct Plan<'a> {
     options: &'a StackOptions,
     data_dir: &'a Path,
     url: &'a ServerUrl,
-    artifacts: &'a str,
 }
 
 impl Plan<'_> {
@@ -327,7 +329,7 @@ impl Plan<'_> {
             format!("--queues={queue}"),
             format!("--name={queue}-1"),
             format!("--slots={}", options.slots),
-            format!("--artifacts={}", self.artifacts),
+            format!("--artifacts={}", options.artifacts),
             format!("--grace={}ms", options.grace.as_millis()),
         ];
         self.child(queue, options.grace, arguments)

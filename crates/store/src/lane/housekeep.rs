@@ -1,7 +1,5 @@
 //! The round of every few seconds.
 
-use std::collections::BTreeMap;
-
 use longtake_engine::ids::{RunId, SessionId};
 use longtake_engine::lane::work::{AdoptedSession, Found, Housekeep, ProgressWrite};
 use longtake_engine::time::{Duration, Timestamp};
@@ -12,6 +10,7 @@ use uuid::Uuid;
 
 use crate::columns::Columns;
 use crate::error::Error;
+use crate::line::Delays;
 use crate::stamp::Stamp;
 
 use super::LaneConnection;
@@ -27,16 +26,40 @@ impl LaneConnection {
     /// One round: this replica's presence and its steps' progress are written, an outage that this ends is credited, and what
     /// is to be done soon or was done by others is found. With it comes the database's time.
     pub async fn housekeep(&mut self, round: &Housekeep) -> Result<(Found, Timestamp), Error> {
-        loop {
+        let Read { mut found, now, .. } = loop {
             let statement = bind(round, self.now(), self.replica);
             let rows = self.line.rows(DOING, statement).await;
             let read = rows.and_then(|rows| read(&rows)).map_err(|error| Error::new(DOING, &error))?;
             // What a round sees of the sessions that it moves is old. It made this replica present: the next one moves none.
             if !read.credited {
-                return Ok((read.found, read.now));
+                break read;
             }
             tracing::warn!("an outage has ended: sessions that lived when it began were given more time");
+        };
+        if round.thorough || !found.adopted.is_empty() {
+            self.find_leases(&mut found, round.thorough, now).await;
         }
+        Ok((found, now))
+    }
+
+    /// Adds the leases of the sessions that were found; in a thorough round, also those of sessions that are not known.
+    ///
+    /// A session is taken over once: its leases are looked for until they are found.
+    async fn find_leases(&mut self, found: &mut Found, thorough: bool, now: Timestamp) {
+        let sessions: Vec<Uuid> = found.adopted.iter().map(|session| session.id.0).collect();
+        let mut delays = Delays::new();
+        let mut leases = loop {
+            match self.leases(&sessions, thorough).await {
+                Ok(leases) => break leases,
+                Err(error) => tracing::warn!(%error, "housekeeping goes on when this is done"),
+            }
+            delays.wait().await;
+        };
+        for session in &mut found.adopted {
+            session.runs = leases.remove(&session.id).unwrap_or_default();
+        }
+        let stray = |(id, runs)| AdoptedSession { id, executor: "".into(), until: now, ended: true, runs };
+        found.adopted.extend(leases.into_iter().map(stray));
     }
 }
 
@@ -69,10 +92,8 @@ struct Read {
 
 fn read(rows: &[PgRow]) -> Result<Read, sqlx::Error> {
     let Read { mut found, mut now, mut credited } = Read::default();
-    let mut sessions: BTreeMap<SessionId, AdoptedSession> = BTreeMap::new();
     for row in rows {
-        let session = || row.try_get("id").map(SessionId);
-        let run = || row.try_get("run_id").map(RunId);
+        let id = || row.try_get::<Uuid, _>("id");
         let at = || row.try_get::<Stamp, _>("at").map(|at| at.0);
         let number = || row.try_get::<i64, _>("number");
         match row.try_get::<i32, _>("kind")? {
@@ -83,26 +104,20 @@ fn read(rows: &[PgRow]) -> Result<Read, sqlx::Error> {
                 let key = (i16::try_from(number()?).unwrap_or(i16::MAX), row.try_get("step")?);
                 // A newer binary sees to the timers that only it knows.
                 if let Some(timer) = timer(key) {
-                    found.timers.push((at()?, run()?, timer));
+                    found.timers.push((at()?, RunId(id()?), timer));
                 }
             }
             4 => found.ready.push(row.try_get::<&str, _>("text")?.into()),
-            5 => found.changed.push(run()?),
-            6 => {
-                let executor = row.try_get::<&str, _>("text")?.into();
-                let (id, until, ended) = (session()?, at()?, row.try_get("flag")?);
-                sessions.insert(id, AdoptedSession { id, executor, until, ended, runs: Vec::new() });
-            }
-            // Rows of kind 0 and 6 come first.
-            _ => {
-                let id = session()?;
-                let unknown =
-                    || AdoptedSession { id, executor: "".into(), until: now, ended: true, runs: Vec::new() };
-                sessions.entry(id).or_insert_with(unknown).runs.push(run()?);
-            }
+            5 => found.changed.push(RunId(id()?)),
+            _ => found.adopted.push(AdoptedSession {
+                id: SessionId(id()?),
+                executor: row.try_get::<&str, _>("text")?.into(),
+                until: at()?,
+                ended: row.try_get("flag")?,
+                runs: Vec::new(),
+            }),
         }
     }
-    found.adopted = sessions.into_values().collect();
     found.outages.sort_unstable();
     found.timers.sort_unstable();
     Ok(Read { found, now, credited })

@@ -32,33 +32,22 @@ found as materialized (
     union all
     select session_id, executor, until, ended from session, clock
     where replica = $2::uuid and ($10::boolean or ended or until <= now)
-),
--- Looked through only when somebody asks.
-held as materialized (
-    select held.session_id, run.run_id
-    from open_run
-    -- A subquery of its own, so that the open runs are walked through and the others never.
-    cross join lateral (
-        select run_id, lease_sessions from run where run.run_no = open_run.run_no offset 0
-    ) as run
-    cross join lateral unnest(run.lease_sessions) as held (session_id)
-    where $10::boolean or exists (select from found)
 )
 -- Kinds: 0 the time, and whether an outage was credited; 1 how many others are present, 2 an outage, 3 a timer, 4 a queue,
--- 5 a run, 6 a session, 7 a lease of one, 8 a lease of a session that is not known.
-select 0 as kind, null::uuid as id, null::uuid as run_id, now as at, 0::bigint as number, 0::smallint as step,
+-- 5 a run, 6 a session.
+select 0 as kind, null::uuid as id, now as at, 0::bigint as number, 0::smallint as step,
     null::text as text, exists (select from credited) as flag
 from clock
 union all
-select 1, null, null, null, count(*), 0::smallint, null, false
+select 1, null, null, count(*), 0::smallint, null, false
 from replica, clock
 where replica_id <> $2::uuid and not gone and seen_at > now - interval '15 s'
 union all
-select 2, null, null, began, credit_us, 0::smallint, null, false
+select 2, null, began, credit_us, 0::smallint, null, false
 from outage, clock
 where began > now - interval '31 days'
 union all
-select 3, null, (select run_id from run where run.run_no = due.run_no), due.due, due.kind, due.step, null, false
+select 3, (select run_id from run where run.run_no = due.run_no), due.due, due.kind, due.step, null, false
 from (
     select run_no, kind, step, due
     from timer
@@ -67,21 +56,13 @@ from (
     limit 10000
 ) as due
 union all
-select 4, null, null, null, 0, 0::smallint, queue, false
+select 4, null, null, 0, 0::smallint, queue, false
 from unnest($12::text[]) as asked (queue)
 where (select true from ready where ready.queue = asked.queue limit 1)
 union all
-select 5, null, watched.run_id, null, 0, 0::smallint, null, false
+select 5, watched.run_id, null, 0, 0::smallint, null, false
 from unnest($13::uuid[], $14::bigint[], $15::bigint[]) as watched (run_id, run_no, version)
 where (select version from run where run.run_no = watched.run_no) <> watched.version
 union all
-select 6, session_id, null, until, 0, 0::smallint, executor, ended
+select 6, session_id, until, 0, 0::smallint, executor, ended
 from found
-union all
-select 7, session_id, run_id, null, 0, 0::smallint, null, false
-from held
-where (session_id in (select session_id from found)) is true
-union all
-select 8, session_id, run_id, null, 0, 0::smallint, null, false
-from held
-where $10::boolean and not exists (select from session where session.session_id = held.session_id)

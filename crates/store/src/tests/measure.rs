@@ -39,31 +39,56 @@ async fn spent(database: &Database, client: &mut Client) -> Spent {
     }
 }
 
-/// The commits of a 4-step run whose steps are leased as soon as they can be.
-fn advance(model: &mut Model, commit: usize, holder: SessionId) -> RunWrite {
-    let now = after(i64::try_from(commit).unwrap());
-    match commit {
-        0 => model.create(now).lease(0, holder, now),
-        1..=3 => model.complete(commit - 1, now).lease(commit, holder, now),
-        _ => model.complete(3, now),
-    };
-    model.write()
+/// How steps come to executors.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Leased in the commit that makes them ready.
+    Direct,
+    /// Stored as ready, and leased by a commit of its own.
+    Stored,
 }
 
-async fn round(client: &mut Client, models: &mut [Model], holder: SessionId) -> (f64, usize) {
-    let (mut took, mut bytes) = (0.0, 0);
-    for commit in 0..5 {
-        let write: Write = batch(models.iter_mut().map(|model| advance(model, commit, holder)));
+/// The commits of a 4-step run.
+fn advance(model: &mut Model, way: Way, commit: usize, holder: SessionId) -> Option<RunWrite> {
+    let now = after(i64::try_from(commit).unwrap());
+    match (way, commit) {
+        (_, 0) => model.create(now),
+        (Way::Direct, 1..=4) => model.complete(commit - 1, now),
+        (Way::Stored, 1..=8) if commit % 2 == 1 => model.lease(commit / 2, holder, now),
+        (Way::Stored, 1..=8) => model.complete(commit / 2 - 1, now),
+        _ => return None,
+    };
+    if matches!(way, Way::Direct) && commit < 4 {
+        model.lease(commit, holder, now);
+    }
+    Some(model.write())
+}
+
+#[derive(Default)]
+struct Round {
+    took: f64,
+    event_bytes: usize,
+    writes: usize,
+}
+
+async fn round(client: &mut Client, models: &mut [Model], way: Way, holder: SessionId) -> Round {
+    let mut round = Round::default();
+    loop {
+        let writes = models.iter_mut().filter_map(|model| advance(model, way, round.writes, holder));
+        let write: Write = batch(writes);
+        if write.runs.is_empty() {
+            return round;
+        }
         let encoded = encoded(&write);
-        bytes += encoded.iter().map(Vec::len).sum::<usize>();
+        round.event_bytes += encoded.iter().map(Vec::len).sum::<usize>();
         let began = Instant::now();
         let (outcome, _) = client.lane.write(&write, &encoded).await;
-        took += began.elapsed().as_secs_f64();
+        round.took += began.elapsed().as_secs_f64();
         let Committed::Done { written, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(written.len(), models.len());
         models.iter_mut().for_each(|model| model.no = Some(written[&model.id]));
+        round.writes += 1;
     }
-    (took, bytes)
 }
 
 #[tokio::test]
@@ -77,30 +102,33 @@ async fn measure_a_run() {
     let mut client = database.lane().await;
     let holder = session();
     client.done(&renewal(holder, seconds(30))).await;
-    for size in [1, 10, 100, 500] {
+    let direct = [1, 10, 100, 500].map(|size| (Way::Direct, size));
+    for (way, size) in direct.into_iter().chain([(Way::Stored, 1), (Way::Stored, 100)]) {
         let rounds = (5000 / size).min(1000);
         let mut all: Vec<Vec<Model>> =
             (0..rounds + 1).map(|_| (0..size).map(|_| Model::new(&workflow)).collect()).collect();
-        round(&mut client, &mut all.pop().unwrap(), holder).await;
+        round(&mut client, &mut all.pop().unwrap(), way, holder).await;
         let before = spent(&database, &mut client).await;
-        let (mut took, mut payload) = (0.0, 0);
+        let mut sum = Round::default();
         for models in &mut all {
-            let (time, bytes) = round(&mut client, models, holder).await;
-            took += time;
-            payload += bytes;
+            let Round { took, event_bytes, writes } = round(&mut client, models, way, holder).await;
+            sum.took += took;
+            sum.event_bytes += event_bytes;
+            sum.writes += writes;
         }
         let after = spent(&database, &mut client).await;
-        let runs = (rounds * size) as f64;
+        let (runs, writes) = ((rounds * size) as f64, sum.writes as f64);
+        let cpu = (after.cpu_seconds - before.cpu_seconds) * 1e6;
         println!(
-            "batch {size:>3}: {:>5.0} B of WAL a run ({:.0} B of it events), {:.1} records, {} page images in all; \
+            "{way:?}, batch {size:>3}: {:>5.0} B of WAL a run ({:.0} B of it events), {:.1} records, {} page images in all; \
              {:.0} us of the server's CPU a run, {:.0} us a write; {:.0} us a write as the lane sees it",
             (after.wal_bytes - before.wal_bytes) / runs,
-            payload as f64 / runs,
+            sum.event_bytes as f64 / runs,
             (after.wal_records - before.wal_records) / runs,
             after.page_images - before.page_images,
-            (after.cpu_seconds - before.cpu_seconds) * 1e6 / runs,
-            (after.cpu_seconds - before.cpu_seconds) * 1e6 / (rounds as f64 * 5.0),
-            took * 1e6 / (rounds as f64 * 5.0),
+            cpu / runs,
+            cpu / writes,
+            sum.took * 1e6 / writes,
         );
     }
     let sql = "select relname::text, n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where n_tup_upd > 0 order by 1";

@@ -47,13 +47,8 @@ fn problems(node: &Value, problems: &mut Vec<String>) {
             let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
             let (kind, table) = (text("Node Type"), text("Relation Name"));
             let by_key = fields.contains_key("Index Cond");
-            // The open runs are looked through for leases; nothing else is.
-            let walk = kind.ends_with("Scan") && LARGE.contains(&table) && !by_key && table != "open_run";
-            if walk
-                || kind == "Hash Join"
-                || kind == "Merge Join"
-                || (kind == "Seq Scan" && LARGE.contains(&table))
-            {
+            let walk = kind.ends_with("Scan") && LARGE.contains(&table) && !by_key;
+            if walk || kind == "Hash Join" || kind == "Merge Join" {
                 problems.push(format!("{kind} {table}"));
             }
             fields.values().for_each(|node| self::problems(node, problems));
