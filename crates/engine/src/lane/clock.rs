@@ -62,7 +62,7 @@ impl Clock {
             progress: None,
             done: step.best_done,
             asked: false,
-            grew_at: now,
+            grew_at: now.max(attempt.leased_at),
             secret: attempt.secret,
             leased_at: attempt.leased_at,
             deadline: attempt.deadline,

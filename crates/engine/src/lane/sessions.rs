@@ -132,15 +132,16 @@ impl Sessions {
             let Some((attempt, lease)) = live else { continue };
             let Some(session) = self.sessions.get_mut(&lease.session) else { continue };
             session.leases.insert(held);
+            // Whether this replica waited for its executor to be heard of: who takes over what runs already has heard nothing.
+            let waited = self.clocks.get(&held).is_some_and(|clock| !clock.started);
             let clock = self
                 .clocks
                 .entry(held)
                 .or_insert_with(|| Clock::new(no, attempt, lease, step, &workflow.steps[number], now));
-            let heard_of = clock.started;
             if clock.follow(run, lease, step, now) {
                 woken.push(lease.session);
             }
-            if clock.started && !heard_of {
+            if clock.started && waited {
                 let lasts = self.lasts(lease.session);
                 self.sessions.entry(lease.session).and_modify(|session| session.want_time(lasts, now));
             }
@@ -215,9 +216,10 @@ impl Sessions {
         self.outages = outages;
     }
 
+    /// For how long clocks that run since then stood still.
     fn credited_since(&self, since: Timestamp) -> Duration {
-        let after = self.outages.iter().filter(|(began, _)| *began >= since);
-        after.fold(Duration::ZERO, |sum, (_, credit)| sum + *credit)
+        let still = self.outages.iter().map(|(began, credit)| (*began + *credit).since(since.max(*began)));
+        still.fold(Duration::ZERO, |sum, span| sum + span)
     }
 
     /// The sessions that want a later end.

@@ -138,7 +138,9 @@ impl Outbox {
 
     /// Asks once more what was answered with a failure.
     pub fn resend(&mut self, call: &Call, hands: &mut Hands<'_>) -> u64 {
+        let sends = call.sends.clone();
         let call = hands.call(call.body.clone());
+        call.sends.set(sends.get());
         self.waiting.insert(call.id, (call.clone(), 0));
         hands.alarm_within(50, 1000, Alarm::Again(call.id));
         call.id

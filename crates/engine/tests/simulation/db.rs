@@ -220,6 +220,7 @@ impl Db {
             now,
             sessions: &self.sessions,
             ended: &self.ended,
+            outages: &self.outages,
             left_out: &self.left_out,
         };
         let row = judge.with_events(row, write, &mut self.numbers, &mut self.stats);

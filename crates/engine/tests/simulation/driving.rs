@@ -110,7 +110,7 @@ impl World {
         let now = self.now;
         let here = &mut self.servers[server];
         let time = here.now(now);
-        let Some(lane) = &here.lane else { return };
+        let Some(lane) = here.lane.as_ref().filter(|_| !here.busy) else { return };
         let at = now + lane.wake_at().since(time) + Duration(200);
         if at < here.wake || here.wake <= now {
             here.wake = at;
@@ -253,6 +253,7 @@ impl World {
     fn begin(&mut self, server: usize, work: Work) {
         let here = &mut self.servers[server];
         here.works += 1;
+        here.busy = true;
         if let Work::Write(write) = &work {
             for run in &write.runs {
                 let create = matches!(run.fence, longtake_engine::lane::work::Fence::Absent(_));
@@ -271,9 +272,15 @@ impl World {
 
     fn put_through(&mut self, mut doing: Doing) {
         let write = matches!(doing.work, Work::Write(_));
-        doing.kind = if self.calm.is_some() { Kind::Fine } else { self.faults.outcome(write, &mut self.rng) };
+        let cut = self.cut_until > self.now;
+        doing.kind = match self.calm {
+            _ if cut => Kind::Lost { applied: false, late: None },
+            Some(_) => Kind::Fine,
+            None => self.faults.outcome(write, &mut self.rng),
+        };
         let slow = self.calm.is_none() && self.rng.chance(self.faults.database_slow);
         let delay = if slow { self.millis(20, 3000) } else { Duration(self.rng.range(200, 4000)) };
+        let delay = if cut { self.millis(50, 1000) } else { delay };
         let id = self.id();
         self.doing.insert(id, doing);
         self.after(delay, Event::Apply(id));
@@ -340,7 +347,9 @@ impl World {
         if self.servers[server].life != doing.life {
             return;
         }
+        self.servers[server].busy = false;
         if let Some(again) = self.servers[server].finish(doing, self.now) {
+            self.servers[server].busy = true;
             self.db.stats.hit(Hit::WorkRepeated);
             return self.put_through(again);
         }

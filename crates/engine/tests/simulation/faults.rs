@@ -177,6 +177,16 @@ impl World {
         }
     }
 
+    /// Nothing reaches the database for a while, and what is on its way is lost.
+    pub fn cut(&mut self) {
+        if self.calm.is_none() {
+            self.db.stats.hit(Hit::DatabaseCut);
+            let span = self.millis(1_000, 40_000);
+            self.note(format_args!("the database is cut off for {span}"));
+            self.cut_until = self.now + span;
+        }
+    }
+
     pub fn freeze_actor(&mut self, actor: usize) {
         if self.calm.is_some() {
             return;

@@ -109,7 +109,6 @@ fn every_seed_holds() {
     }
     let all: Vec<(String, u64)> = total.into_inner().expect("no poison").all().collect();
     let shown: Vec<String> = all.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    println!("{:?}", world::COUNTS.lock().unwrap());
     println!("{} seeds: {}", seeds - first, shown.join(", "));
     let missing: Vec<&String> = all.iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     assert!(seeds - first < ENOUGH || missing.is_empty(), "never happened: {missing:?}");

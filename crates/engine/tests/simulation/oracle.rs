@@ -282,12 +282,13 @@ fn explains(asked: &Asked, answer: &Result<Answer, Refusal>, given: &Given<'_>, 
             .any(|time| alike(&decide(&row.workflow, asked.run, Some(run), &asked.command, *time).answer))
     };
     // Between what was committed, the states between the commands of a batch count as well.
-    let mut run = (*row.since(given.caller.arrived)[0].1).clone();
-    let later = usize::try_from(run.last_event).unwrap_or(0);
-    explained(&run)
+    let then = row.existed(given.caller.arrived).then(|| (*row.since(given.caller.arrived)[0].1).clone());
+    let later = then.as_ref().map_or(0, |run| usize::try_from(run.last_event).unwrap_or(0));
+    let mut run = then;
+    run.as_ref().is_some_and(&explained)
         || row.events[later..].iter().any(|event| {
-            run = evolve(Some(run.clone()), event).expect("a run");
-            explained(&run)
+            run = evolve(run.take(), event);
+            run.as_ref().is_some_and(&explained)
         })
 }
 

@@ -46,6 +46,10 @@ impl World {
                 self.after(Duration(at), Event::Crash(server));
             }
         }
+        if self.rng.chance(120) {
+            let at = self.rng.range(0, chaos.0);
+            self.after(Duration(at), Event::Cut);
+        }
         if self.faults.poison {
             let run = *self.rng.pick(&self.runs);
             self.after(Duration(half.0 / 2), Event::Poison(Some(run)));
@@ -154,8 +158,8 @@ impl World {
     /// Faults stop: servers are up, executors are honest, messages arrive.
     pub fn becalm(&mut self) {
         let actors = self.actors.iter().map(|actor| actor.frozen_until);
-        let thaw =
-            self.servers.iter().map(|server| server.frozen_until).chain(actors).max().unwrap_or_default();
+        let servers = self.servers.iter().map(|server| server.frozen_until);
+        let thaw = servers.chain(actors).max().unwrap_or_default().max(self.cut_until);
         if thaw > self.now {
             return self.at(thaw, Event::Calm);
         }

@@ -24,6 +24,8 @@ pub struct Server {
     pub callers: BTreeMap<Ticket, Caller>,
     pub held: BTreeMap<u64, Held>,
     pub rng: Rng,
+    /// The database does work for it; it is woken by the outcome.
+    pub busy: bool,
     /// When it is woken next.
     pub wake: Timestamp,
     /// Works since its life began.
@@ -116,6 +118,7 @@ impl Server {
             callers: BTreeMap::new(),
             held: BTreeMap::new(),
             rng,
+            busy: false,
             wake: Timestamp(i64::MAX),
             works: 0,
             in_doubt: BTreeSet::new(),
@@ -129,6 +132,7 @@ impl Server {
         self.replica = replica;
         self.lane = Some(Lane::new(config));
         self.works = 0;
+        self.busy = false;
         self.clock = Clock { told: now, told_at: now, last: Timestamp::default(), drift_permille };
     }
 
@@ -164,7 +168,8 @@ impl Server {
     pub fn finish(&mut self, doing: Doing, now: Timestamp) -> Option<Doing> {
         let (Some(done), Some(_)) = (doing.done, &self.lane) else { return None };
         if let Done::Committed(Committed::Done { .. }, time) | Done::Found(_, time) = &done {
-            self.clock = Clock { told: *time, told_at: now, ..self.clock };
+            let told = self.now(now).max(*time);
+            self.clock = Clock { told, told_at: now, ..self.clock };
         }
         let here = self.now(now);
         let lane = self.lane.as_mut()?;

@@ -1,6 +1,6 @@
 //! The world of one seed: an agenda under a virtual clock, a network that loses, doubles and delays, and the faults.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Arguments;
 use std::rc::Rc;
@@ -71,6 +71,8 @@ pub enum Event {
     ActorFreeze(usize),
     Drain(usize),
     Poison(Option<RunId>),
+    /// The database cannot be reached.
+    Cut,
     Calm,
     Look,
 }
@@ -89,10 +91,39 @@ pub struct Actor {
     pub role: Role,
 }
 
+/// An event on the agenda: the earliest is the greatest.
+struct Due {
+    at: Timestamp,
+    sequence: u64,
+    event: Event,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Due {}
+
 pub struct World {
     pub now: Timestamp,
     pub rng: Rng,
     pub faults: Faults,
+    /// Until when the database cannot be reached.
+    pub cut_until: Timestamp,
     /// Faults have stopped, and since when.
     pub calm: Option<Timestamp>,
     pub db: Db,
@@ -110,8 +141,7 @@ pub struct World {
     pub ids: u64,
     pub calls: u64,
     pub seen: Seen,
-    agenda: BinaryHeap<Reverse<(Timestamp, u64)>>,
-    events: BTreeMap<u64, Event>,
+    agenda: BinaryHeap<Due>,
     sequence: u64,
     /// The last lines of what happened, if anybody wants to know, and how many.
     pub trace: Option<VecDeque<String>>,
@@ -127,6 +157,7 @@ impl World {
         World {
             now: DAWN,
             faults,
+            cut_until: DAWN,
             calm: None,
             db,
             ledger: Ledger::default(),
@@ -142,7 +173,6 @@ impl World {
             calls: 0,
             seen: Seen::default(),
             agenda: BinaryHeap::new(),
-            events: BTreeMap::new(),
             sequence: 0,
             trace: (lines > 0).then(VecDeque::new),
             lines,
@@ -161,8 +191,7 @@ impl World {
 
     pub fn at(&mut self, at: Timestamp, event: Event) {
         self.sequence += 1;
-        self.agenda.push(Reverse((at.max(self.now), self.sequence)));
-        self.events.insert(self.sequence, event);
+        self.agenda.push(Due { at: at.max(self.now), sequence: self.sequence, event });
     }
 
     pub fn after(&mut self, span: Duration, event: Event) {
@@ -182,11 +211,8 @@ impl World {
     pub fn run(&mut self) {
         let mut steps = 0;
         while !self.over {
-            let Reverse((at, key)) = self.agenda.pop().expect("something to do");
-            let Some(event) = self.events.remove(&key) else { continue };
+            let Due { at, event, .. } = self.agenda.pop().expect("something to do");
             self.now = at;
-            let kind = match &event { Event::Request{..}=>"Request", Event::Response{..}=>"Response", Event::Alarm{..}=>"Alarm", Event::Apply(_)=>"Apply", Event::Outcome(_)=>"Outcome", Event::Wake{..}=>"Wake", Event::PollOver{..}=>"PollOver", Event::HoldOver{..}=>"HoldOver", Event::Gone{..}=>"Gone", Event::Look=>"Look", _=>"other"};
-            *COUNTS.lock().unwrap().entry(kind).or_insert(0u64) += 1;
             self.handle(event);
             steps += 1;
             assert!(steps < 400_000, "it goes round and round");
@@ -212,6 +238,7 @@ impl World {
             Event::ActorFreeze(actor) => self.freeze_actor(actor),
             Event::Drain(actor) => self.drain(actor),
             Event::Poison(run) => self.db.poison = run,
+            Event::Cut => self.cut(),
             Event::Calm => self.becalm(),
             Event::Look => self.look(),
         }
@@ -356,5 +383,3 @@ impl News {
         }
     }
 }
-
-pub static COUNTS: std::sync::Mutex<BTreeMap<&'static str, u64>> = std::sync::Mutex::new(BTreeMap::new());
