@@ -20,8 +20,16 @@ impl Database {
         let admin = std::env::var("LONGTAKE_TEST_DATABASE_URL").unwrap_or_else(|_| {
             panic!("LONGTAKE_TEST_DATABASE_URL is not set: run the tests with bin/test, or name a superuser's URL")
         });
+        Database::create_on(admin).await
+    }
+
+    /// Makes an empty one on the server that `admin` names, a superuser's URL.
+    ///
+    /// # Panics
+    /// When that server cannot be used.
+    pub async fn create_on(admin: String) -> Database {
         let name = format!("longtake_e2e_{}", uuid::Uuid::new_v4().simple());
-        let mut url = Url::parse(&admin).expect("LONGTAKE_TEST_DATABASE_URL is a URL");
+        let mut url = Url::parse(&admin).expect("the database's URL is a URL");
         url.set_path(&name);
         execute(&admin, format!("create database {name}")).await.expect("a database for the test");
         Database { admin, name, url: url.into() }

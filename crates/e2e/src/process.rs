@@ -166,14 +166,15 @@ fn binary_path() -> PathBuf {
     if let Some(named) = std::env::var_os("LONGTAKE_BIN") {
         return PathBuf::from(named);
     }
-    // target/<profile>/deps/<test program>: the binary is one folder up.
-    let program = std::env::current_exe().expect("the path of this test program");
-    let folder = program.parent().and_then(Path::parent).expect("target/<profile>");
-    let built = folder.join("longtake");
-    assert!(
-        built.is_file(),
-        "the program {} is not built: `cargo build -p longtake` builds it (bin/test does), or name one with LONGTAKE_BIN",
-        built.display()
-    );
-    built
+    // A test program is in target/<profile>/deps, one folder below the binary; the benchmark is beside it.
+    let program = std::env::current_exe().expect("the path of this program");
+    let built =
+        program.ancestors().skip(1).take(2).map(|folder| folder.join("longtake")).find(|it| it.is_file());
+    built.unwrap_or_else(|| {
+        panic!(
+            "there is no program longtake near {}: `cargo build -p longtake` builds it (bin/test does), or name one with \
+             LONGTAKE_BIN",
+            program.display()
+        )
+    })
 }

@@ -1,0 +1,128 @@
+//! Measures Longtake against what the same machine's Postgres can do by itself. docs/BENCHMARKS.md explains method and figures.
+//!
+//! `bin/bench` builds and runs it. Every workload starts its own private PostgreSQL with its durability on; server, executors and
+//! load are processes of their own; each ends with a check that every acknowledged run succeeded exactly once, or has no number.
+
+mod floor;
+mod gauges;
+mod report;
+mod roles;
+mod stage;
+mod w1;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+use report::Table;
+use stage::Stage;
+
+/// Measures Longtake against the floor that Postgres sets on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "longtake-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    workload: Workload,
+    /// How often everything is measured, interleaved; medians and spread are shown.
+    #[arg(long, global = true, default_value_t = 5)]
+    repeats: usize,
+    /// Seconds that one measurement takes.
+    #[arg(long, global = true, default_value_t = 10)]
+    seconds: u64,
+    /// Seconds before it begins.
+    #[arg(long, global = true, default_value_t = 3)]
+    warm_up: u64,
+    /// Where the JSON goes.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Workload {
+    /// Saturation: runs a second over runs in flight, against the floor.
+    W1 {
+        /// Runs in flight.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256, 1024])]
+        in_flight: Vec<usize>,
+    },
+    /// Another process of the benchmark itself.
+    #[command(hide = true)]
+    Role { name: String, plan: String },
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    pub repeats: usize,
+    pub warm_up: Duration,
+    pub window: Duration,
+    /// For each part of the floor.
+    pub floor: Duration,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.workload {
+        Workload::Role { name, plan } => role(name, plan),
+        _ => bench(&cli),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn role(name: &str, plan: &str) -> Result<()> {
+    match name {
+        "load" => roles::run(roles::load::run(serde_json::from_str(plan)?)),
+        "executors" => roles::run(roles::executors::run(serde_json::from_str(plan)?)),
+        "holders" => roles::run(roles::holders::run(serde_json::from_str(plan)?)),
+        // As the server: on every core.
+        "echo" => tokio::runtime::Runtime::new()?.block_on(floor::serve_echo(plan)),
+        other => anyhow::bail!("there is no role {other:?}"),
+    }
+}
+
+fn bench(cli: &Cli) -> Result<()> {
+    let effort = Effort {
+        repeats: cli.repeats,
+        warm_up: Duration::from_secs(cli.warm_up),
+        window: Duration::from_secs(cli.seconds),
+        floor: Duration::from_secs(cli.seconds.min(5)),
+    };
+    let (tables, figures) = tokio::runtime::Runtime::new()?.block_on(measure(&cli.workload, &effort))?;
+    show(&tables);
+    if let Some(path) = &cli.json {
+        let all = json!({ "machine": gauges::machine(), "tables": tables, "figures": figures });
+        std::fs::write(path, serde_json::to_vec_pretty(&all)?).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+async fn measure(workload: &Workload, effort: &Effort) -> Result<(Vec<Table>, Value)> {
+    let stage = Stage::start().await?;
+    let measured = match workload {
+        Workload::W1 { in_flight } => {
+            let w1 = w1::run(&stage, &w1::levels(in_flight), effort).await?;
+            (w1.tables(), serde_json::to_value(&w1)?)
+        }
+        Workload::Role { .. } => anyhow::bail!("a role is no workload"),
+    };
+    stage.stop().await?;
+    Ok(measured)
+}
+
+#[allow(clippy::print_stdout)] // the result
+fn show(tables: &[Table]) {
+    println!("Machine: {}\n", gauges::machine());
+    for table in tables {
+        println!("{}", table.markdown());
+    }
+}

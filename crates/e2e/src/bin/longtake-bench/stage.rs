@@ -1,0 +1,283 @@
+//! What every workload plays on: a private PostgreSQL with its durability on, and for each measurement a database, servers,
+//! executors and a load of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use longtake::postgres::{PostgresOptions, PrivatePostgres};
+use longtake_e2e::{Database, Server, shipped_definitions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::gauges::{self, Cpu, Spent};
+use crate::roles::{executors, load};
+
+/// The steps of the shipped `content`.
+pub const STEPS: [&str; 4] = ["script", "audio", "video", "finalize"];
+
+/// Not left to chance: no checkpoint of the database falls into one measurement and not into the next. Durability is untouched,
+/// and all settings are the same for the floor.
+const SETTINGS: [&str; 3] =
+    ["max_wal_size = '16GB'", "checkpoint_timeout = '1h'", "track_activity_query_size = 4096"];
+
+/// How long what was acknowledged may take to be found complete.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The PostgreSQL, and a folder for all that is written.
+pub struct Stage {
+    postgres: PrivatePostgres,
+    dir: TempDir,
+}
+
+impl Stage {
+    /// Starts a new cluster.
+    pub async fn start() -> Result<Stage> {
+        let dir = tempfile::Builder::new().prefix("longtake-bench-").tempdir()?;
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let postgres = PrivatePostgres::start(PostgresOptions::new(dir.path().join("postgres"))).await?;
+        let stage = Stage { postgres, dir };
+        for setting in SETTINGS {
+            stage.execute(&stage.url(), &format!("alter system set {setting}")).await?;
+        }
+        stage.execute(&stage.url(), "select pg_reload_conf()").await?;
+        Ok(stage)
+    }
+
+    /// A superuser's URL.
+    pub fn url(&self) -> String {
+        self.postgres.url()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn postgres_pid(&self) -> u32 {
+        self.postgres.pid()
+    }
+
+    /// Runs statements whose text is ours.
+    pub async fn execute(&self, url: &str, sql: &str) -> Result<()> {
+        let mut connection = PgConnection::connect(url).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.with_context(|| sql.to_owned())?;
+        Ok(connection.close().await?)
+    }
+
+    /// A number that a query returns.
+    pub async fn number(&self, url: &str, sql: &str) -> Result<f64> {
+        let mut connection = PgConnection::connect(url).await?;
+        let number = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await;
+        connection.close().await?;
+        number.with_context(|| sql.to_owned())
+    }
+
+    /// A fresh database, and servers on it with the definitions that ship.
+    pub async fn scene(&self, servers: usize) -> Result<Scene<'_>> {
+        self.scene_with(servers, &shipped_definitions()).await
+    }
+
+    /// The same with the definitions of a folder.
+    pub async fn scene_with(&self, servers: usize, definitions: &Path) -> Result<Scene<'_>> {
+        // What the database before has left to be written is not this one's.
+        self.execute(&self.url(), "checkpoint").await?;
+        let database = Database::create_on(self.url()).await;
+        let mut running = Vec::new();
+        for number in 0..servers {
+            let name = format!("server-{number}");
+            running.push(Server::start(&name, self.dir(), database.url(), definitions).await);
+        }
+        Ok(Scene { servers: running, database, stage: self, executors: Vec::new(), load: None })
+    }
+
+    pub async fn stop(self) -> Result<()> {
+        self.postgres.stop().await
+    }
+}
+
+/// A database with servers, and whoever speaks to them.
+pub struct Scene<'a> {
+    // Who calls goes before who is called, and the servers before their database.
+    executors: Vec<Role>,
+    load: Option<Role>,
+    pub servers: Vec<Server>,
+    pub database: Database,
+    pub stage: &'a Stage,
+}
+
+impl Scene<'_> {
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(Server::url).collect()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.stage.dir().join("signals")
+    }
+
+    /// Starts a load, which waits for its orders.
+    pub async fn load(&mut self, pace: load::Pace, batch: usize) -> Result<()> {
+        // Bound anew by each load.
+        let _ = std::fs::remove_file(self.socket());
+        let plan = load::Plan { servers: self.urls(), socket: self.socket(), pace, batch };
+        let mut role = Role::start("load", &plan)?;
+        role.ask::<load::Seen>("look").await?;
+        self.load = Some(role);
+        Ok(())
+    }
+
+    /// Starts an executor process that tells the load what it sees, if there is one.
+    pub async fn executors(&mut self, way: executors::Way, legs: bool) -> Result<()> {
+        let plan = executors::Plan {
+            servers: self.urls(),
+            socket: self.load.is_some().then(|| self.socket()),
+            way,
+            steps: STEPS.map(str::to_owned).to_vec(),
+            legs,
+        };
+        let mut role = Role::start("executors", &plan)?;
+        role.ask::<executors::Counted>("count").await?;
+        self.executors.push(role);
+        Ok(())
+    }
+
+    /// Ends the executors at once.
+    pub fn dismiss_executors(&mut self) {
+        self.executors.clear();
+    }
+
+    /// Gives the load an order.
+    pub async fn order(&mut self, order: &str) -> Result<load::Seen> {
+        self.load.as_mut().context("a scene with a load")?.ask(order).await
+    }
+
+    /// Calls that executors have made so far.
+    pub async fn calls(&mut self) -> Result<f64> {
+        let mut calls = 0.0;
+        for role in &mut self.executors {
+            calls += role.ask::<executors::Counted>("count").await?.calls as f64;
+        }
+        Ok(calls)
+    }
+
+    /// What was spent so far.
+    pub async fn spent(&mut self) -> Result<Spent> {
+        let servers: Vec<u32> = self.servers.iter_mut().map(|server| server.process().pid()).collect();
+        let executors: Vec<u32> = self.executors.iter().map(Role::pid).collect();
+        let load: Vec<u32> = self.load.iter().map(Role::pid).collect();
+        let cpu = Cpu {
+            postgres: gauges::cpu_of(&[self.stage.postgres_pid()]),
+            servers: gauges::cpu_of(&servers),
+            executors: gauges::cpu_of(&executors),
+            load: gauges::cpu_of(&load),
+        };
+        Ok(Spent { cpu, ..gauges::database(self.database.url()).await? })
+    }
+
+    /// Lets the load run, and returns what was seen and spent in a window after a warm-up.
+    pub async fn measure(&mut self, warm_up: Duration, window: Duration) -> Result<Measured> {
+        self.order("go").await?;
+        tokio::time::sleep(warm_up).await;
+        let (before, calls) = (self.spent().await?, self.calls().await?);
+        self.order("look").await?;
+        tokio::time::sleep(window).await;
+        let (after, calls) = (self.spent().await?, self.calls().await? - calls);
+        let seen = self.order("stop").await?;
+        Ok(Measured { calls: calls + seen.calls as f64, spent: after.since(&before), seen })
+    }
+
+    /// Every run that was acknowledged has succeeded, each step in its first attempt, and its outputs are stored. Else there is
+    /// no number.
+    pub async fn complete(&mut self) -> Result<()> {
+        let seen = self.order("look").await?;
+        let (accepted, failed) = (seen.accepted_in_all, seen.failed);
+        ensure!(failed == 0, "{failed} submits failed");
+        let all = i64::try_from(accepted)?;
+        let expected = (all, all, all, 0, 0);
+        let began = Instant::now();
+        // The library tells of a last step before its report is delivered.
+        while self.counts().await? != expected {
+            let counts = self.counts().await?;
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "{accepted} runs were acknowledged; succeeded once, runs, keys, ready, open: {counts:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.outputs().await
+    }
+
+    /// Runs that succeeded with each step in its first attempt; runs, keys, ready steps and open runs in all.
+    async fn counts(&self) -> Result<(i64, i64, i64, i64, i64)> {
+        let sql = "select count(*) filter (where state = 'SUCCEEDED' and step_states = '{5,5,5,5}' and attempts = '{1,1,1,1}'),
+                count(*), (select count(*) from run_key), (select count(*) from ready), (select count(*) from open_run)
+            from run";
+        let mut connection = self.database.connect().await;
+        let counts = sqlx::query_as(sql).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(counts)
+    }
+
+    /// The outputs of some runs, as the server shows them.
+    async fn outputs(&self) -> Result<()> {
+        let sql = "select run_id from run order by run_id desc limit 100";
+        let mut connection = self.database.connect().await;
+        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(sql).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        let client = self.servers[0].client();
+        for id in ids {
+            let run = client.run(&id.to_string()).await;
+            for step in &run.steps {
+                let stored = step.output.as_ref().and_then(|output| output.fields.get(executors::OUTPUT.0));
+                let stored = stored.and_then(|value| value.kind.clone());
+                let given = prost_types::value::Kind::StringValue(executors::OUTPUT.1.to_owned());
+                ensure!(stored == Some(given), "run {id}: the output of {} is not stored", step.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a load saw, and what that took.
+#[derive(Debug)]
+pub struct Measured {
+    pub seen: load::Seen,
+    pub spent: Spent,
+    /// Calls of load and executors.
+    pub calls: f64,
+}
+
+/// A process of this program.
+pub struct Role {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Role {
+    /// Starts it; it ends when this is dropped.
+    pub fn start(name: &str, plan: &impl Serialize) -> Result<Role> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["role", name]).arg(serde_json::to_string(plan)?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let input = child.stdin.take().context("a pipe to a role")?;
+        let output = BufReader::new(child.stdout.take().context("a pipe from a role")?).lines();
+        Ok(Role { child, input, output })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// Gives an order, and returns the answer to it.
+    pub async fn ask<T: DeserializeOwned>(&mut self, order: &str) -> Result<T> {
+        self.input.write_all(format!("{order}\n").as_bytes()).await.context("a role has ended")?;
+        let answer = self.output.next_line().await?.context("a role has ended")?;
+        serde_json::from_str(&answer).with_context(|| format!("{order}: {answer}"))
+    }
+}
