@@ -79,9 +79,21 @@ impl LeaseToken {
 
 impl fmt::Display for LeaseToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:02x}{:08x}", self.run.0.simple(), self.step, self.attempt)?;
-        self.secret.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut bytes = [0; 37];
+        bytes[..16].copy_from_slice(self.run.0.as_bytes());
+        bytes[16] = self.step;
+        bytes[17..21].copy_from_slice(&self.attempt.to_be_bytes());
+        bytes[21..].copy_from_slice(&self.secret.0);
+        write_hex(&bytes, f)
     }
+}
+
+/// Writes bytes as lower-case hexadecimal digits, in one go: every lease shows a token and a version.
+pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    let text: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    f.write_str(&text)
 }
 
 /// The text is not a lease token of this server.

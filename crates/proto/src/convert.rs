@@ -25,7 +25,24 @@ pub fn struct_from_json(value: Value) -> Option<Struct> {
 
 /// A JSON object as a message's Struct.
 pub fn struct_from_map(fields: Map<String, Value>) -> Struct {
-    Struct { fields: fields.into_iter().map(|(key, value)| (key, value_from_json(value))).collect() }
+    struct_from_object(&fields)
+}
+
+/// The same from JSON that is kept.
+pub fn struct_from_object(fields: &Map<String, Value>) -> Struct {
+    Struct { fields: fields.iter().map(|(key, value)| (key.clone(), value_of(value))).collect() }
+}
+
+fn value_of(value: &Value) -> ProtoValue {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(*value),
+        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Value::String(value) => Kind::StringValue(value.clone()),
+        Value::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(value_of).collect() }),
+        Value::Object(fields) => Kind::StructValue(struct_from_object(fields)),
+    };
+    ProtoValue { kind: Some(kind) }
 }
 
 fn json_from_value(value: ProtoValue) -> Value {
@@ -45,20 +62,6 @@ fn json_from_number(value: f64) -> Value {
         return Value::from(value as i64);
     }
     Number::from_f64(value).map_or(Value::Null, Value::Number)
-}
-
-fn value_from_json(value: Value) -> ProtoValue {
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(value) => Kind::BoolValue(value),
-        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
-        Value::String(value) => Kind::StringValue(value),
-        Value::Array(values) => {
-            Kind::ListValue(ListValue { values: values.into_iter().map(value_from_json).collect() })
-        }
-        Value::Object(fields) => Kind::StructValue(struct_from_map(fields)),
-    };
-    ProtoValue { kind: Some(kind) }
 }
 
 /// Microseconds of a message's Duration; `None` when it is malformed or out of range. Nanoseconds are cut off.

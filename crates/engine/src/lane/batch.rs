@@ -18,10 +18,13 @@ use super::cache::{Cached, size};
 use super::work::{Fence, HotRow, RunWrite, SessionWrite, Work, Write};
 use super::{Lane, Origin, Pending, Random};
 
+/// The runs of a write, in order. Boxed: a tree moves about what it holds.
+pub(super) type Batch = BTreeMap<RunId, Box<Entry>>;
+
 /// A write under way.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub entries: BTreeMap<RunId, Entry>,
+    pub entries: Batch,
     pub sessions: Vec<SessionWrite>,
 }
 
@@ -37,7 +40,10 @@ pub(super) struct Entry {
     pub was_open: bool,
     /// The work that read it, or found that it does not exist.
     pub fresh: u64,
+    /// Until they are written.
     pub events: Vec<Event>,
+    /// When the first of them happened.
+    pub began: Option<Timestamp>,
     pub settled: Vec<Settled>,
     pub not_before: Option<Timestamp>,
 }
@@ -53,7 +59,7 @@ pub(super) struct Settled {
 impl Lane {
     /// The next write, of what can be decided on what is in memory; `all` that waits can be.
     pub(super) fn writing(&mut self, all: bool, now: Timestamp, random: Random<'_>) -> Option<Work> {
-        let mut entries = BTreeMap::new();
+        let mut entries = Batch::new();
         for pending in self.take_batch() {
             self.decide_one(&mut entries, pending, now);
         }
@@ -63,17 +69,16 @@ impl Lane {
         for over in self.dispatch.end_impatient(all, self.issued) {
             self.end_polling(over.ticket, over.grants, now);
         }
-        let (changed, same): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            entries.into_iter().partition(|(_, entry): &(RunId, Entry)| !entry.events.is_empty());
+        let same: Vec<_> = entries.extract_if(.., |_, entry| entry.events.is_empty()).collect();
         for (id, entry) in same {
-            self.settle_unchanged(id, entry, now, random);
+            self.settle_unchanged(id, *entry, now, random);
         }
         self.cache.trim();
         let sessions = self.sessions.renewals();
-        if changed.is_empty() && sessions.is_empty() {
+        if entries.is_empty() && sessions.is_empty() {
             return None;
         }
-        let flight = Flight { entries: changed, sessions };
+        let mut flight = Flight { entries, sessions };
         let write = flight.write();
         self.flight = Some(flight);
         Some(Work::Write(write))
@@ -103,12 +108,12 @@ impl Lane {
     }
 
     /// A run's place in the batch.
-    fn entry<'a>(&mut self, entries: &'a mut BTreeMap<RunId, Entry>, id: RunId) -> &'a mut Entry {
+    fn entry<'a>(&mut self, entries: &'a mut Batch, id: RunId) -> &'a mut Entry {
         let absent = self.absent.get(&id).copied().unwrap_or(0);
-        entries.entry(id).or_insert_with(|| Entry::new(self.cache.take(id), absent))
+        entries.entry(id).or_insert_with(|| Box::new(Entry::new(self.cache.take(id), absent)))
     }
 
-    fn decide_one(&mut self, entries: &mut BTreeMap<RunId, Entry>, pending: Pending, now: Timestamp) {
+    fn decide_one(&mut self, entries: &mut Batch, pending: Pending, now: Timestamp) {
         let id = pending.run;
         let entry = self.entry(entries, id);
         if entry.workflow.is_none() {
@@ -147,7 +152,7 @@ impl Lane {
     }
 
     /// Rows that were read for polls that wait go first.
-    fn match_backlog(&mut self, entries: &mut BTreeMap<RunId, Entry>, now: Timestamp, random: Random<'_>) {
+    fn match_backlog(&mut self, entries: &mut Batch, now: Timestamp, random: Random<'_>) {
         while entries.len() < self.batch_runs {
             let Some((queue, run, step)) = self.dispatch.next_from_backlog() else { return };
             if self.shunned_until(run, now).is_some() {
@@ -166,7 +171,7 @@ impl Lane {
     }
 
     /// Steps that this batch made ready go to polls that wait, where nothing older does.
-    fn match_fresh(&mut self, entries: &mut BTreeMap<RunId, Entry>, now: Timestamp, random: Random<'_>) {
+    fn match_fresh(&mut self, entries: &mut Batch, now: Timestamp, random: Random<'_>) {
         let ready: Vec<(RunId, StepNo, Arc<str>)> = entries
             .iter()
             .filter(|(id, entry)| !entry.events.is_empty() && self.shunned_until(**id, now).is_none())
@@ -181,7 +186,7 @@ impl Lane {
 
     fn lease(
         &mut self,
-        entries: &mut BTreeMap<RunId, Entry>,
+        entries: &mut Batch,
         (run, step): (RunId, StepNo),
         queue: &Arc<str>,
         now: Timestamp,
@@ -246,8 +251,8 @@ fn weight(command: &Command) -> usize {
 }
 
 impl Flight {
-    fn write(&self) -> Write {
-        let runs = self.entries.iter().filter_map(|(id, entry)| entry.write(*id)).collect();
+    fn write(&mut self) -> Write {
+        let runs = self.entries.iter_mut().filter_map(|(id, entry)| entry.write(*id)).collect();
         Write { runs, sessions: self.sessions.clone() }
     }
 }
@@ -264,6 +269,7 @@ impl Entry {
             was_open: false,
             fresh: absent,
             events: Vec::new(),
+            began: None,
             settled: Vec::new(),
             not_before: None,
         };
@@ -298,7 +304,9 @@ impl Entry {
         )
     }
 
-    fn write(&self, id: RunId) -> Option<RunWrite> {
+    /// The row and all that goes with it; the events go with it too.
+    fn write(&mut self, id: RunId) -> Option<RunWrite> {
+        self.began = self.events.first().map(|event| event.at);
         let run = self.run.as_ref()?;
         let fence = match self.no {
             Some(no) => Fence::Version { no, version: self.version },
@@ -317,7 +325,7 @@ impl Entry {
             priority: run.request.priority,
             was_open: self.was_open,
             row: HotRow::of(run),
-            events: self.events.clone(),
+            events: std::mem::take(&mut self.events),
             changes: self.before.changes(&Rows::of(run)),
             checkpoints: checkpoints.into_iter().collect(),
             not_before: self.not_before,

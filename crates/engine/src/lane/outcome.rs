@@ -1,7 +1,5 @@
 //! What became of a lane's work.
 
-use std::collections::BTreeMap;
-
 use crate::command::Command;
 use crate::definition::Workflow;
 use crate::ids::{RunId, RunNo, SessionId};
@@ -43,20 +41,19 @@ impl Lane {
     /// A write ended.
     pub fn committed(&mut self, outcome: Committed, now: Timestamp, random: Random<'_>) {
         self.under_way = false;
-        let Some(Flight { entries, sessions }) = self.flight.take() else { return };
+        let Some(Flight { mut entries, sessions }) = self.flight.take() else { return };
         match outcome {
             Committed::Done { written, sessions: ends } => {
                 self.batch_runs = self.batch_runs.saturating_mul(2);
                 self.one_by_one = false;
                 self.sessions.renewed(&sessions, &ends);
-                let (held, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                    entries.into_iter().partition(|(id, _): &(RunId, Entry)| written.contains_key(id));
-                for (id, entry) in held {
-                    self.settle_written(id, written[&id], entry, now, random);
+                let lost: Vec<_> = entries.extract_if(.., |id, _| !written.contains_key(id)).collect();
+                for (id, entry) in entries {
+                    self.settle_written(id, written[&id], *entry, now, random);
                 }
                 for (id, entry) in lost.into_iter().rev() {
                     self.doubt_sessions(&entry);
-                    let waiting = self.try_again(entry, now, random);
+                    let waiting = self.try_again(*entry, now, random);
                     if waiting {
                         // It is not in memory any more, so it is read; but creating it would not look.
                         self.stale.insert(id, false);
@@ -66,7 +63,7 @@ impl Lane {
             Committed::Failed(_) if entries.len() > 1 => {
                 self.batch_runs = entries.len() / 2;
                 for entry in entries.into_values().rev() {
-                    self.try_again(entry, now, random);
+                    self.try_again(*entry, now, random);
                 }
             }
             Committed::Failed(why) => {
@@ -75,16 +72,16 @@ impl Lane {
                     self.shun(id, now);
                     self.one_by_one = entry.settled.len() > 1;
                     if self.one_by_one {
-                        self.try_again(entry, now, random);
+                        self.try_again(*entry, now, random);
                     } else {
-                        self.give_up(entry, &why, now, random);
+                        self.give_up(*entry, &why, now, random);
                     }
                 }
             }
             Committed::Unknown => {
                 // The database may have been away: before clocks are judged, it says for how long.
                 self.housekeeping_due = now;
-                entries.into_iter().rev().for_each(|(id, entry)| self.find_out(id, entry, now));
+                entries.into_iter().rev().for_each(|(id, entry)| self.find_out(id, *entry, now));
             }
         }
     }
@@ -184,9 +181,8 @@ impl Lane {
             self.stale.insert(id, true);
         }
         self.expect_rows(id, &entry, now);
-        let began = entry.events.first().map(|event| event.at);
         for Settled { mut pending, .. } in entry.settled.drain(..).rev() {
-            pending.tried_at = pending.tried_at.or(began);
+            pending.tried_at = pending.tried_at.or(entry.began);
             self.reports.push_front(pending);
         }
     }

@@ -35,7 +35,8 @@ type Held = (RunId, StepNo);
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
-    clocks: BTreeMap<Held, Clock>,
+    /// Boxed: a tree moves about what it holds.
+    clocks: BTreeMap<Held, Box<Clock>>,
     /// Runs that are being read because these sessions may hold leases in them.
     searching: BTreeMap<RunId, BTreeSet<SessionId>>,
     /// Sessions that were found to have ended, since this was last asked.
@@ -58,8 +59,34 @@ struct Session {
     /// Ended in the database; its leases are being revoked.
     ended: bool,
     leases: BTreeSet<Held>,
+    /// The heartbeat timeouts of its leases, and of those among them that its executor was heard of.
+    held: Timeouts,
+    running: Timeouts,
     /// How many runs are being read for it.
     searching: usize,
+}
+
+/// How many leases have which heartbeat timeout: a session with a thousand leases is asked for the shortest all the time.
+#[derive(Debug, Default)]
+struct Timeouts(BTreeMap<Duration, usize>);
+
+impl Timeouts {
+    fn add(&mut self, timeout: Duration) {
+        *self.0.entry(timeout).or_default() += 1;
+    }
+
+    fn take(&mut self, timeout: Duration) {
+        if let Some(count) = self.0.get_mut(&timeout) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&timeout);
+            }
+        }
+    }
+
+    fn shortest(&self) -> Option<Duration> {
+        self.0.first_key_value().map(|(timeout, _)| *timeout)
+    }
 }
 
 /// A lease to take back.
@@ -137,9 +164,19 @@ impl Sessions {
             let clock = self
                 .clocks
                 .entry(held)
-                .or_insert_with(|| Clock::new(no, attempt, lease, step, &workflow.steps[number], now));
+                .or_insert_with(|| {
+                    let clock = Clock::new(no, attempt, lease, step, &workflow.steps[number], now);
+                    session.held.add(clock.lasts);
+                    Box::new(clock)
+                });
+            let started = clock.started;
             if clock.follow(run, lease, step, now) {
                 woken.push(lease.session);
+            }
+            match (started, clock.started) {
+                (false, true) => session.running.add(clock.lasts),
+                (true, false) => session.running.take(clock.lasts),
+                (false, false) | (true, true) => {}
             }
             if clock.started && waited {
                 let lasts = self.lasts(lease.session);
@@ -150,9 +187,13 @@ impl Sessions {
     }
 
     fn drop_lease(&mut self, held: Held) {
-        let clock = self.clocks.remove(&held);
-        if let Some(session) = clock.and_then(|clock| self.sessions.get_mut(&clock.session)) {
+        let Some(clock) = self.clocks.remove(&held) else { return };
+        if let Some(session) = self.sessions.get_mut(&clock.session) {
             session.leases.remove(&held);
+            session.held.take(clock.lasts);
+            if clock.started {
+                session.running.take(clock.lasts);
+            }
         }
     }
 
@@ -298,7 +339,7 @@ impl Sessions {
     fn let_go(&mut self, id: SessionId, which: impl Fn(&Clock) -> bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.until = None;
-        let dropped = |held: &&Held| self.clocks.get(held).is_some_and(&which);
+        let dropped = |held: &&Held| self.clocks.get(held).is_some_and(|clock| which(clock));
         let dropped: Vec<Held> = session.leases.iter().filter(dropped).copied().collect();
         dropped.into_iter().for_each(|held| self.drop_lease(held));
     }
@@ -371,8 +412,7 @@ impl Sessions {
         if session.ended {
             return Some(Standing::Ended);
         }
-        let held = session.leases.iter().filter_map(|held| self.clocks.get(held));
-        let pace = held.map(|clock| clock.lasts).min().unwrap_or(SESSION_LASTS);
+        let pace = session.held.shortest().unwrap_or(SESSION_LASTS);
         let remaining = session.until.map_or(Duration::ZERO, |until| until.since(now));
         Some(Standing::Lives { remaining, delay: Duration(pace.0 / 3) })
     }
@@ -389,9 +429,7 @@ impl Sessions {
 
     /// How long the session is to last: the shortest heartbeat timeout of what its executor knows that it holds.
     fn lasts(&self, id: SessionId) -> Duration {
-        let held = self.sessions.get(&id).into_iter().flat_map(|session| &session.leases);
-        let clocks = held.filter_map(|held| self.clocks.get(held)).filter(|clock| clock.started);
-        clocks.map(|clock| clock.lasts).min().unwrap_or(SESSION_LASTS)
+        self.sessions.get(&id).and_then(|session| session.running.shortest()).unwrap_or(SESSION_LASTS)
     }
 
     /// Whether the lease is held and its executor has not been heard of.
@@ -446,6 +484,8 @@ impl Session {
             renew: false,
             ended: false,
             leases: BTreeSet::new(),
+            held: Timeouts::default(),
+            running: Timeouts::default(),
             searching: 0,
         }
     }
