@@ -5,10 +5,18 @@
 
 mod floor;
 mod gauges;
+mod overload;
 mod report;
 mod roles;
 mod stage;
 mod w1;
+mod w2;
+mod w3;
+mod w4;
+mod w5;
+mod w6;
+mod w7;
+mod w8;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +57,50 @@ enum Workload {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256, 1024])]
         in_flight: Vec<usize>,
     },
+    /// Latency of single runs at low rates, and by leg.
+    W2 {
+        /// Runs a second.
+        #[arg(long, value_delimiter = ',', default_values_t = [1.0, 10.0, 100.0])]
+        rates: Vec<f64>,
+    },
+    /// Steps that run for long and heartbeat, and what others feel of it.
+    W3 {
+        /// Running steps.
+        #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000])]
+        steps: Vec<usize>,
+    },
+    /// A deep backlog, and one beside.
+    W4 {
+        /// Runs that wait.
+        #[arg(long, default_value_t = 1_000_000)]
+        backlog: usize,
+    },
+    /// Saturation over the number of finished runs in the tables.
+    W5 {
+        /// Finished runs.
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000_000, 5_000_000])]
+        finished: Vec<usize>,
+    },
+    /// Executors that wait while nothing happens.
+    W6 {
+        /// Polls that are held.
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
+        pollers: Vec<usize>,
+    },
+    /// Several servers over one database.
+    W7 {
+        /// Servers.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
+        servers: Vec<usize>,
+    },
+    /// Half the knee while a transaction is held open.
+    W8 {
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
+    /// Five times what it can do.
+    Overload,
     /// Another process of the benchmark itself.
     #[command(hide = true)]
     Role { name: String, plan: String },
@@ -112,6 +164,38 @@ async fn measure(workload: &Workload, effort: &Effort) -> Result<(Vec<Table>, Va
         Workload::W1 { in_flight } => {
             let w1 = w1::run(&stage, &w1::levels(in_flight), effort).await?;
             (w1.tables(), serde_json::to_value(&w1)?)
+        }
+        Workload::W2 { rates } => {
+            let points = w2::run(&stage, rates, effort).await?;
+            (w2::tables(&points), serde_json::to_value(&points)?)
+        }
+        Workload::W3 { steps } => {
+            let points = w3::run(&stage, steps, effort).await?;
+            (w3::tables(&points), serde_json::to_value(&points)?)
+        }
+        Workload::W4 { backlog } => {
+            let w4 = w4::run(&stage, *backlog, effort).await?;
+            (w4::tables(&w4), serde_json::to_value(&w4)?)
+        }
+        Workload::W5 { finished } => {
+            let points = w5::run(&stage, finished, effort).await?;
+            (w5::tables(&points), serde_json::to_value(&points)?)
+        }
+        Workload::W6 { pollers } => {
+            let points = w6::run(&stage, pollers, effort).await?;
+            (w6::tables(&points), serde_json::to_value(&points)?)
+        }
+        Workload::W7 { servers } => {
+            let points = w7::run(&stage, servers, effort).await?;
+            (w7::tables(&points, servers), serde_json::to_value(&points)?)
+        }
+        Workload::W8 { minutes } => {
+            let w8 = w8::run(&stage, *minutes, effort).await?;
+            (w8::tables(&w8), serde_json::to_value(&w8)?)
+        }
+        Workload::Overload => {
+            let stretches = overload::run(&stage, effort).await?;
+            (overload::tables(&stretches), serde_json::to_value(&stretches)?)
         }
         Workload::Role { .. } => anyhow::bail!("a role is no workload"),
     };

@@ -92,7 +92,7 @@ impl Stage {
             let name = format!("server-{number}");
             running.push(Server::start(&name, self.dir(), database.url(), definitions).await);
         }
-        Ok(Scene { servers: running, database, stage: self, executors: Vec::new(), load: None })
+        Ok(Scene { servers: running, database, stage: self, executors: Vec::new(), load: None, accepted: 0 })
     }
 
     pub async fn stop(self) -> Result<()> {
@@ -105,6 +105,8 @@ pub struct Scene<'a> {
     // Who calls goes before who is called, and the servers before their database.
     executors: Vec<Role>,
     load: Option<Role>,
+    /// What loads before this one were acknowledged.
+    accepted: u64,
     pub servers: Vec<Server>,
     pub database: Database,
     pub stage: &'a Stage,
@@ -121,6 +123,9 @@ impl Scene<'_> {
 
     /// Starts a load, which waits for its orders.
     pub async fn load(&mut self, pace: load::Pace, batch: usize) -> Result<()> {
+        if self.load.is_some() {
+            self.accepted += self.order("look").await?.accepted_in_all;
+        }
         // Bound anew by each load.
         let _ = std::fs::remove_file(self.socket());
         let plan = load::Plan { servers: self.urls(), socket: self.socket(), pace, batch };
@@ -194,7 +199,7 @@ impl Scene<'_> {
     /// no number.
     pub async fn complete(&mut self) -> Result<()> {
         let seen = self.order("look").await?;
-        let (accepted, failed) = (seen.accepted_in_all, seen.failed);
+        let (accepted, failed) = (self.accepted + seen.accepted_in_all, seen.failed);
         ensure!(failed == 0, "{failed} submits failed");
         let all = i64::try_from(accepted)?;
         let expected = (all, all, all, 0, 0);
@@ -213,18 +218,36 @@ impl Scene<'_> {
 
     /// Runs that succeeded with each step in its first attempt; runs, keys, ready steps and open runs in all.
     async fn counts(&self) -> Result<(i64, i64, i64, i64, i64)> {
-        let sql = "select count(*) filter (where state = 'SUCCEEDED' and step_states = '{5,5,5,5}' and attempts = '{1,1,1,1}'),
-                count(*), (select count(*) from run_key), (select count(*) from ready), (select count(*) from open_run)
-            from run";
+        let sql = "with ours as materialized (
+                select run_no, run_id, state = 'SUCCEEDED' and step_states = '{5,5,5,5}' and attempts = '{1,1,1,1}' as well
+                from run where tenant <> 'clone' and workflow_no in (select workflow_no from workflow where name = 'content')
+            )
+            select count(*) filter (where well), count(*), (select count(*) from ours join run_key using (run_id)),
+                (select count(*) from ours join ready using (run_no)), (select count(*) from ours join open_run using (run_no))
+            from ours";
         let mut connection = self.database.connect().await;
         let counts = sqlx::query_as(sql).fetch_one(&mut connection).await?;
         connection.close().await?;
         Ok(counts)
     }
 
+    /// Copies the newest run of a workflow as it stands, row by row, so many times: what a long life would leave behind. Copies
+    /// count as another tenant's.
+    pub async fn clone_runs(&self, workflow: &str, many: usize) -> Result<()> {
+        const CHUNK: usize = 100_000;
+        let mut connection = self.database.connect().await;
+        for first in (0..many).step_by(CHUNK) {
+            let chunk = i64::try_from(CHUNK.min(many - first))?;
+            sqlx::query(CLONE).bind(workflow).bind(chunk).execute(&mut connection).await?;
+        }
+        connection.close().await?;
+        self.stage.execute(self.database.url(), "vacuum analyze").await?;
+        self.stage.execute(self.database.url(), "checkpoint").await
+    }
+
     /// The outputs of some runs, as the server shows them.
     async fn outputs(&self) -> Result<()> {
-        let sql = "select run_id from run order by run_id desc limit 100";
+        let sql = "select run_id from run where state = 'SUCCEEDED' and tenant <> 'clone' order by run_no desc limit 100";
         let mut connection = self.database.connect().await;
         let ids: Vec<uuid::Uuid> = sqlx::query_scalar(sql).fetch_all(&mut connection).await?;
         connection.close().await?;
@@ -240,6 +263,62 @@ impl Scene<'_> {
         }
         Ok(())
     }
+}
+
+const CLONE: &str = "
+    with source as (
+        select run.* from run join workflow using (workflow_no)
+        where workflow.name = $1 and tenant <> 'clone' order by run_no desc limit 1
+    ),
+    copies as materialized (
+        select nextval('run_no') as copy_no, gen_random_uuid() as copy_id from generate_series(1, $2)
+    ),
+    keys as (
+        insert into run_key (run_id, run_no, tenant, content_hash)
+        select copy_id, copy_no, 'clone', sha256('clone') from copies
+    ),
+    rows as (
+        insert into run (
+            run_no, run_id, created_at, workflow_no, priority, tenant, state, ended_at, saved, attempts, version, spent, step_states,
+            lease_sessions
+        )
+        select copy_no, copy_id, created_at, workflow_no, priority, 'clone', state, ended_at, saved, attempts, version, spent,
+            step_states, lease_sessions
+        from copies, source
+    ),
+    open as (insert into open_run (run_no) select copy_no from copies, source where ended_at is null),
+    histories as (
+        insert into history (run_no, first_event, at, events)
+        select copy_no, first_event, at, events from copies, source join history using (run_no)
+    )
+    insert into ready (run_no, step, queue, priority, since)
+    select copy_no, step, queue, ready.priority, since from copies, source join ready using (run_no)";
+
+/// A folder with the definitions that ship and one more.
+pub fn with_definition(stage: &Stage, name: &str, text: &str) -> Result<PathBuf> {
+    let folder = stage.dir().join("definitions");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::copy(shipped_definitions().join("content.toml"), folder.join("content.toml"))?;
+    std::fs::write(folder.join(format!("{name}.toml")), text)?;
+    Ok(folder)
+}
+
+/// Starts so many runs of a workflow.
+pub async fn create_runs(server: &Server, workflow: &str, many: usize) -> Result<()> {
+    let client = server.client();
+    let mut creating = tokio::task::JoinSet::new();
+    for first in 0..many.min(64) {
+        let (client, workflow) = (client.clone(), workflow.to_owned());
+        creating.spawn(async move {
+            for _ in (first..many).step_by(64) {
+                client.create(&workflow, serde_json::json!({})).await;
+            }
+        });
+    }
+    while let Some(created) = creating.join_next().await {
+        created?;
+    }
+    Ok(())
 }
 
 /// What a load saw, and what that took.

@@ -98,7 +98,8 @@ pub async fn measure(
     let Level { in_flight, batched, library } = level;
     scene.load(Pace::InFlight(in_flight), if batched { (in_flight / 2).clamp(2, 1_000) } else { 1 }).await?;
     let way = match (library, batched) {
-        (true, _) => Way::Library(in_flight),
+        // As a fleet that is not full: a step that becomes ready finds a free slot.
+        (true, _) => Way::Library(in_flight * 3 / 2),
         (false, true) => Way::Batch(in_flight.div_ceil(100) + 1),
         (false, false) => Way::Single(in_flight),
     };

@@ -1,0 +1,68 @@
+//! W6: what it costs when executors wait and nothing happens.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use crate::Effort;
+use crate::gauges;
+use crate::report::Table;
+use crate::roles::holders::{Held, Plan};
+use crate::stage::{Role, Stage};
+
+/// So many polls that are held.
+#[derive(Debug, Clone, Serialize)]
+pub struct Point {
+    pub pollers: usize,
+    pub server_cores: f64,
+    pub memory_bytes: f64,
+    pub statements_per_minute: f64,
+}
+
+pub async fn run(stage: &Stage, many: &[usize], effort: &Effort) -> Result<Vec<Point>> {
+    let mut points = Vec::new();
+    for pollers in many.iter().copied() {
+        let mut scene = stage.scene(1).await?;
+        let plan =
+            Plan { server: scene.servers[0].url(), queue: "hold".to_owned(), executors: pollers, steps: 0, every: 5.0 };
+        let mut role = Role::start("holders", &plan)?;
+        let mut look = 0;
+        while role.ask::<Held>("look").await?.parked < pollers as u64 {
+            look += 1;
+            ensure!(look < 600, "the polls were not all parked within a minute");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let window = effort.window.max(Duration::from_secs(60));
+        let before = scene.spent().await?;
+        tokio::time::sleep(window).await;
+        let spent = scene.spent().await?.since(&before);
+        let minutes = window.as_secs_f64() / 60.0;
+        points.push(Point {
+            pollers,
+            server_cores: spent.cpu.servers / window.as_secs_f64(),
+            memory_bytes: gauges::memory_of(scene.servers[0].process().pid()),
+            // One is the gauge's own.
+            statements_per_minute: (spent.commits - 1.0).max(0.0) / minutes,
+        });
+    }
+    Ok(points)
+}
+
+pub fn tables(points: &[Point]) -> Vec<Table> {
+    let head = ["parked polls", "server cores", "server MiB", "KiB a poll", "transactions a minute"];
+    let mut table = Table::new("W6: executors that wait, no work", &head);
+    for point in points {
+        let more = point.memory_bytes - points[0].memory_bytes;
+        let each = if point.pollers == 0 { 0.0 } else { more / 1024.0 / point.pollers as f64 };
+        table.row([
+            point.pollers.to_string(),
+            format!("{:.4}", point.server_cores),
+            format!("{:.1}", point.memory_bytes / 1_048_576.0),
+            format!("{each:.1}"),
+            format!("{:.0}", point.statements_per_minute),
+        ]);
+    }
+    vec![table]
+}
