@@ -42,6 +42,7 @@ pub use longtake_executor::{Artifact, Need};
 pub use steps::register;
 pub use store::ArtifactStore;
 
+use tokio::sync::Semaphore;
 use tool::Tool;
 
 /// What attempts' folders are called, so that those of killed processes can be told from other people's.
@@ -86,6 +87,9 @@ impl Step {
 pub struct Media {
     config: MediaConfig,
     store: ArtifactStore,
+    /// One permit for each segment that may be rendered at the same time. All attempts draw on it, so that slots share the cores
+    /// instead of multiplying them, and a step that is alone has all of them.
+    video_jobs: Semaphore,
 }
 
 impl Media {
@@ -103,7 +107,8 @@ impl Media {
         std::fs::create_dir_all(&config.work_dir).map_err(MediaError::io(doing, &config.work_dir))?;
         // Programs work in folders of their own, where a relative path would mean another one.
         let work_dir = config.work_dir.canonicalize().map_err(MediaError::io(doing, &config.work_dir))?;
-        Ok(Self { config: MediaConfig { work_dir, ..config }, store })
+        let video_jobs = Semaphore::new(config.video_jobs);
+        Ok(Self { config: MediaConfig { work_dir, ..config }, store, video_jobs })
     }
 
     /// Where artifacts are stored.

@@ -103,9 +103,11 @@ impl Segment<'_> {
             setting: "LONGTAKE_ARTIFACTS",
             problem: format!("`{}` is not valid Unicode", self.speech.display()),
         })?;
+        // One thread, here and in the encoder: segments are what runs side by side, and their bytes do not depend on the machine.
         // `file:` keeps a path with a colon in it from being read as a protocol.
-        let mut arguments =
-            words("-hide_banner -nostdin -loglevel error -y -progress pipe:1 -stats_period 0.5 -i");
+        let mut arguments = words(
+            "-hide_banner -nostdin -loglevel error -y -progress pipe:1 -stats_period 0.5 -filter_complex_threads 1 -i",
+        );
         arguments.push(format!("file:{speech}"));
         arguments.push("-filter_complex".to_owned());
         arguments.push(filter);
