@@ -1,11 +1,13 @@
 //! What an executor of the content steps can be told, and the bounds that it works within.
 
 use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::error::MediaError;
 
-const VIDEO_JOBS_MAX: usize = 256;
+/// What [`MediaConfig::video_jobs`] may be.
+pub const VIDEO_JOBS: RangeInclusive<usize> = 1..=256;
 
 /// How an executor makes content. [`MediaConfig::default`] works offline, with what a Debian machine installs.
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ impl Default for MediaConfig {
             audio_provider: "espeak".to_owned(),
             voice: "en-us".to_owned(),
             words_per_minute: 155,
-            video_jobs: cores().min(VIDEO_JOBS_MAX),
+            video_jobs: cores().min(*VIDEO_JOBS.end()),
             limits: Limits::default(),
         }
     }
@@ -139,10 +141,10 @@ impl MediaConfig {
                 format!("is {}; 80 to 450 make sense", self.words_per_minute),
             );
         }
-        if !(1..=VIDEO_JOBS_MAX).contains(&self.video_jobs) {
+        if !VIDEO_JOBS.contains(&self.video_jobs) {
             return invalid(
                 "LONGTAKE_VIDEO_JOBS",
-                format!("is {}; it must be 1 to {VIDEO_JOBS_MAX}", self.video_jobs),
+                format!("is {}; it must be {} to {}", self.video_jobs, VIDEO_JOBS.start(), VIDEO_JOBS.end()),
             );
         }
         let letters = |c: char| c.is_ascii_alphanumeric() || "-+_".contains(c);

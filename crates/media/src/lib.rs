@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 
 pub use artifact::Modality;
 pub use check::{Finding, check};
-pub use config::{Limits, MediaConfig};
+pub use config::{Limits, MediaConfig, VIDEO_JOBS};
 pub use error::MediaError;
 pub use job::{Ended, Finished, Job, Reports, Saved};
 pub use longtake_executor::{Artifact, Need};
