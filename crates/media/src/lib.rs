@@ -30,7 +30,7 @@ mod tool;
 mod video;
 mod wav;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub use artifact::Modality;
@@ -41,6 +41,7 @@ pub use job::{Ended, Finished, Job, Reports, Saved};
 pub use longtake_executor::{Artifact, Need};
 pub use steps::register;
 pub use store::ArtifactStore;
+pub use video::{VIDEO_COLORS, VIDEO_ENCODING};
 
 use tokio::sync::Semaphore;
 use tool::Tool;
@@ -129,6 +130,14 @@ impl Media {
         }
     }
 
+    /// Draws the slides of a video step's job into an existing empty folder: one PNG a scene, in their order.
+    ///
+    /// # Errors
+    /// As [`Media::run`].
+    pub async fn draw_slides(&self, job: &Job, into: &Path) -> Result<Vec<PathBuf>, MediaError> {
+        video::slides(self, job, into).await
+    }
+
     /// A folder for one attempt, removed when it is dropped.
     fn work_folder(&self) -> Result<tempfile::TempDir, MediaError> {
         let parent = &self.config.work_dir;
@@ -154,7 +163,7 @@ impl Media {
     fn tool(
         &self,
         name: &'static str,
-        program: &std::path::Path,
+        program: &Path,
         variable: &'static str,
         install: &'static str,
     ) -> Tool {
@@ -168,7 +177,7 @@ impl Media {
 }
 
 /// Removes what killed processes left behind. Nothing depends on it, so nothing fails by it.
-fn remove_abandoned(parent: &std::path::Path) {
+fn remove_abandoned(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in
         entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(WORK_PREFIX))

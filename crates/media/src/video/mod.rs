@@ -33,6 +33,7 @@ use crate::timing::{Slot, seconds};
 use crate::{Artifact, Media, Need, job};
 pub(crate) use segment::FRAMES_PER_SECOND;
 use segment::Segment;
+pub use segment::{VIDEO_COLORS, VIDEO_ENCODING};
 use slide::Slide;
 
 /// Raised whenever the same scene is drawn or encoded otherwise: stored segments of another version do not join with new ones.
@@ -70,10 +71,7 @@ pub(crate) async fn run(media: &Media, job: &Job, reports: &impl Reports) -> Res
         slides.iter().zip(&speech).map(|(slide, speech)| recipe_of(slide, speech, &fonts)).collect();
     let mut ledger = Ledger::resume(&media.store, job.checkpoint.as_ref(), recipes).await?;
     let work = media.work_folder()?;
-    for (font, name) in [(&fonts.regular, "regular.font"), (&fonts.bold, "bold.font")] {
-        let into = work.path().join(name);
-        tokio::fs::copy(&font.path, &into).await.map_err(MediaError::io("copying a font to", &into))?;
-    }
+    copy_fonts(&fonts, work.path()).await?;
     let place = Place { run: &job.run_id, step: &job.step };
     let (script, speech, slides, work) = (&script, &speech, &slides, work.path());
     let done = AtomicU64::new(ledger.done());
@@ -82,6 +80,36 @@ pub(crate) async fn run(media: &Media, job: &Job, reports: &impl Reports) -> Res
         return Ok(Ended::Yielded);
     }
     Ok(Ended::Finished(attempt.finish(&ledger).await?))
+}
+
+/// Draws the slides of a video step's job into a folder, one PNG a scene, in their order.
+pub(crate) async fn slides(media: &Media, job: &Job, into: &Path) -> Result<Vec<PathBuf>, MediaError> {
+    let script = script_of(media, job).await?;
+    let speech = speech_of(job.need("audio")?, script.scenes.len())?;
+    let fonts = Fonts::find(media)?;
+    copy_fonts(&fonts, into).await?;
+    let mut drawn = Vec::new();
+    for (index, (slide, speech)) in slide::lay_out(&script, &fonts).iter().zip(&speech).enumerate() {
+        let folder = scene_folder(into, index).await?;
+        let segment = Segment { number: index + 1, folder: &folder, speech: into, slot: speech.slot };
+        drawn.push(segment.draw(slide, &media.ffmpeg()).await?);
+    }
+    Ok(drawn)
+}
+
+/// Puts the fonts next to the scenes' folders, under names that a filter can hold.
+async fn copy_fonts(fonts: &Fonts, work: &Path) -> Result<(), MediaError> {
+    for (font, name) in [(&fonts.regular, "regular.font"), (&fonts.bold, "bold.font")] {
+        let into = work.join(name);
+        tokio::fs::copy(&font.path, &into).await.map_err(MediaError::io("copying a font to", &into))?;
+    }
+    Ok(())
+}
+
+async fn scene_folder(work: &Path, index: usize) -> Result<PathBuf, MediaError> {
+    let folder = work.join(format!("scene-{:03}", index + 1));
+    tokio::fs::create_dir(&folder).await.map_err(MediaError::io("creating", &folder))?;
+    Ok(folder)
 }
 
 /// The speech of every scene, from the audio step.
@@ -167,8 +195,7 @@ impl<R: Reports> Attempt<'_, R> {
     /// Renders one segment and stores it. Its job ends with ffmpeg: storing needs no core.
     async fn render(&self, index: usize, job: SemaphorePermit<'_>) -> Result<(usize, Artifact), MediaError> {
         let speech = &self.speech[index];
-        let folder = self.work.join(format!("scene-{:03}", index + 1));
-        tokio::fs::create_dir(&folder).await.map_err(MediaError::io("creating", &folder))?;
+        let folder = scene_folder(self.work, index).await?;
         let source = self.media.store.fetch(&speech.artifact, &folder).await?;
         let number = index + 1;
         let segment = Segment { number, folder: &folder, speech: &source, slot: speech.slot };
