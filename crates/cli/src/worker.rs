@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use longtake_executor::{Config, Executor};
-use longtake_media::{Finding, Media, MediaConfig};
+use longtake_media::{Finding, Media, MediaConfig, VIDEO_JOBS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,15 @@ use crate::exit::Ended;
 pub(crate) const QUEUES: [&str; 4] = ["script", "audio", "video", "finalize"];
 /// The library's bound.
 const SLOTS: std::ops::RangeInclusive<usize> = 1..=1_000;
+
+/// What the content steps are told on the command line; what is absent, the environment says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MediaOptions {
+    /// Where artifacts are stored.
+    pub(crate) artifacts: Option<String>,
+    /// How many segments are rendered at a time.
+    pub(crate) video_jobs: Option<usize>,
+}
 
 /// What an executor is told.
 #[derive(Clone, Debug)]
@@ -26,8 +35,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) slots: usize,
     /// For people.
     pub(crate) name: Option<String>,
-    /// Where artifacts are stored; absent for what the environment says.
-    pub(crate) artifacts: Option<String>,
+    /// For the content steps.
+    pub(crate) media: MediaOptions,
     /// What a drain leaves to running steps.
     pub(crate) grace: Duration,
 }
@@ -38,10 +47,21 @@ pub(crate) fn parse_slots(text: &str) -> Result<usize, String> {
     slots.ok_or_else(|| format!("{text:?} is no number of slots: {} to {}", SLOTS.start(), SLOTS.end()))
 }
 
-fn config(artifacts: Option<&str>) -> anyhow::Result<MediaConfig> {
+/// Reads a number of segments that are rendered at a time.
+pub(crate) fn parse_video_jobs(text: &str) -> Result<usize, String> {
+    let jobs = text.parse().ok().filter(|jobs| VIDEO_JOBS.contains(jobs));
+    jobs.ok_or_else(|| {
+        format!("{text:?} is no number of jobs: {} to {}", VIDEO_JOBS.start(), VIDEO_JOBS.end())
+    })
+}
+
+fn config(options: &MediaOptions) -> anyhow::Result<MediaConfig> {
     let mut config = MediaConfig::from_env().map_err(|error| Ended::usage(error.to_string()))?;
-    if let Some(artifacts) = artifacts {
-        config.artifacts = artifacts.to_owned();
+    if let Some(artifacts) = &options.artifacts {
+        config.artifacts.clone_from(artifacts);
+    }
+    if let Some(jobs) = options.video_jobs {
+        config.video_jobs = jobs;
     }
     Ok(config)
 }
@@ -51,8 +71,7 @@ fn config(artifacts: Option<&str>) -> anyhow::Result<MediaConfig> {
 /// # Errors
 /// The configuration cannot be used, or the server refuses this executor.
 pub(crate) async fn work(options: WorkerOptions, stop: CancellationToken) -> anyhow::Result<()> {
-    let media =
-        Media::open(config(options.artifacts.as_deref())?).context("the content steps cannot start")?;
+    let media = Media::open(config(&options.media)?).context("the content steps cannot start")?;
     let [first, ..] = options.servers.as_slice() else {
         return Err(Ended::usage("--server names no server"));
     };
@@ -71,13 +90,13 @@ pub(crate) async fn work(options: WorkerOptions, stop: CancellationToken) -> any
 ///
 /// # Errors
 /// The environment says something that cannot be used.
-pub(crate) async fn check(artifacts: Option<&str>, queues: &[&str]) -> anyhow::Result<Vec<Finding>> {
-    Ok(longtake_media::check(&config(artifacts)?, queues).await)
+pub(crate) async fn check(options: &MediaOptions, queues: &[&str]) -> anyhow::Result<Vec<Finding>> {
+    Ok(longtake_media::check(&config(options)?, queues).await)
 }
 
 /// What is missing here, in words, with the command that installs it.
-pub(crate) async fn problems(artifacts: Option<&str>, queues: &[&str]) -> Vec<String> {
-    match check(artifacts, queues).await {
+pub(crate) async fn problems(options: &MediaOptions, queues: &[&str]) -> Vec<String> {
+    match check(options, queues).await {
         Ok(findings) => findings.iter().filter_map(problem).collect(),
         Err(error) => vec![error.to_string()],
     }

@@ -15,12 +15,14 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// One slot on these queues. It speaks fast, so that videos are short.
+    /// One slot on these queues. It speaks fast, so that videos are short, and renders one segment at a time, so that a test can say
+    /// which one is under way.
     pub(crate) fn new(world: &World, server: &str, name: &str, queues: &[&str]) -> Executor {
         let mut command = process::binary();
         command.arg("executor").args(["--server", server, "--queues", &queues.join(","), "--name", name]);
         command.arg("--artifacts").arg(format!("file://{}", world.artifacts().display()));
         command.env("LONGTAKE_WORK_DIR", world.folder("work")).env("LONGTAKE_WORDS_PER_MINUTE", "450");
+        command.env("LONGTAKE_VIDEO_JOBS", "1");
         Executor { name: name.to_owned(), folder: world.dir().to_owned(), command }
     }
 
@@ -42,6 +44,12 @@ impl Executor {
     #[must_use]
     pub fn slots(self, slots: usize) -> Executor {
         self.arg("--slots").arg(&slots.to_string())
+    }
+
+    /// Rendering so many segments at a time.
+    #[must_use]
+    pub fn video_jobs(self, jobs: usize) -> Executor {
+        self.arg("--video-jobs").arg(&jobs.to_string())
     }
 
     /// With a [`Spy`] in place of ffmpeg.

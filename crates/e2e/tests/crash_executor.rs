@@ -12,6 +12,7 @@ use longtake_proto::v1::{self, Modality, attempt::Cause, step::State};
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 const SCENES: usize = 4;
 const KEPT: usize = 2;
+const AFTER_THE_FIRST: [&str; SCENES - 1] = ["segment-002.mp4", "segment-003.mp4", "segment-004.mp4"];
 
 #[tokio::test]
 async fn a_killed_executor_costs_only_the_work_since_its_last_checkpoint() {
@@ -64,6 +65,33 @@ async fn a_killed_executor_costs_only_the_work_since_its_last_checkpoint() {
     let budgets = video.budgets.expect("budgets");
     assert_eq!((budgets.failures_used, budgets.losses_used), (0, 0), "progress refilled them");
     assert_eq!(run.spent, Some(v1::Money { nano_usd: 200_000_000 }), "nothing was paid twice");
+}
+
+#[tokio::test]
+async fn a_gap_between_committed_segments_is_all_that_is_rendered_again() {
+    let world = World::new().await;
+    let server = world.server_with(&content_with_short_leases(world.folder("definitions"))).await;
+    let client = server.client();
+    let spy = Spy::new(&world);
+    spy.hold(1);
+    let _writer = world.executor(&server, "writer", &["script", "audio", "finalize"]).start();
+    let mut first = world.executor(&server, "first", &["video"]).video_jobs(2).watched_by(&spy).start();
+
+    let run_id = client.submit(content_request(&[Modality::Video], SCENES)).await;
+    let before = client.until(&run_id, Duration::from_secs(60), |run| done(run) == SCENES as i64 - 1).await;
+    let kept = segments(&before);
+    assert_eq!(kept.iter().map(|segment| segment.name.as_str()).collect::<Vec<_>>(), AFTER_THE_FIRST);
+    let mut begun = spy.renders_of("first");
+    begun.sort_unstable();
+    assert_eq!(begun, [1, 2, 3, 4]);
+
+    first.kill().await;
+    spy.release(1);
+    let _second = world.executor(&server, "second", &["video"]).video_jobs(2).watched_by(&spy).start();
+    let run = client.succeeded(&run_id, Duration::from_secs(60)).await;
+    assert_eq!(causes(step(&run, "video")), [Cause::LeaseLost, Cause::Completed]);
+    assert_eq!(spy.renders_of("second"), [1], "what was committed is not rendered again");
+    assert_eq!(segments(&run)[1..], kept[..], "the committed segments are the same files");
 }
 
 #[tokio::test]

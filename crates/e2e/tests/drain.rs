@@ -52,6 +52,41 @@ async fn an_executor_yields_what_it_has_and_another_carries_on_at_once() {
 }
 
 #[tokio::test]
+async fn an_executor_yields_everything_that_it_rendered_side_by_side() {
+    let world = World::new().await;
+    let (server, client) = world.served().await;
+    let spy = Spy::new(&world);
+    spy.hold(1);
+    spy.hold(2);
+    let _writer = world.executor(&server, "writer", &["script", "audio", "finalize"]).start();
+    let mut first = world.executor(&server, "first", &["video"]).video_jobs(2).watched_by(&spy).start();
+    let run_id = client.submit(content_request(&[Modality::Video], SCENES)).await;
+    spy.rendering("first", 1).await;
+    spy.rendering("first", 2).await;
+    let _second = world.executor(&server, "second", &["video"]).video_jobs(2).watched_by(&spy).start();
+
+    first.signal(Signal::Terminate);
+    eventually(Duration::from_secs(10), async || {
+        let said = first.said();
+        if said.contains("drain") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    spy.release(2);
+    spy.release(1);
+    assert_eq!(first.ended(Duration::from_secs(20)).await.code(), Some(0), "a drain is no failure");
+
+    let run = client.succeeded(&run_id, RUN).await;
+    assert_eq!(causes(step(&run, "video")), [Cause::Yielded, Cause::Completed]);
+    let rendered = |executor| {
+        let mut scenes = spy.renders_of(executor);
+        scenes.sort_unstable();
+        scenes
+    };
+    assert_eq!(rendered("first"), [1, 2], "the scenes under way were finished, and no other begun");
+    assert_eq!(rendered("second"), [3, 4], "what it had made is not made again");
+}
+
+#[tokio::test]
 async fn a_drain_draws_on_no_budget_of_failures_or_losses() {
     let world = World::new().await;
     let (server, client) = world.served().await;

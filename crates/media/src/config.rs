@@ -1,8 +1,13 @@
 //! What an executor of the content steps can be told, and the bounds that it works within.
 
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::error::MediaError;
+
+/// What [`MediaConfig::video_jobs`] may be.
+pub const VIDEO_JOBS: RangeInclusive<usize> = 1..=256;
 
 /// How an executor makes content. [`MediaConfig::default`] works offline, with what a Debian machine installs.
 #[derive(Debug, Clone)]
@@ -29,8 +34,9 @@ pub struct MediaConfig {
     pub voice: String,
     /// `LONGTAKE_WORDS_PER_MINUTE`: how fast it speaks; 80 to 450.
     pub words_per_minute: u32,
-    /// `LONGTAKE_PARALLEL`: how many segments of one video are rendered at the same time; 1 to 64.
-    pub parallel: usize,
+    /// `LONGTAKE_VIDEO_JOBS`: how many segments this process renders at the same time, those of all its video steps together, each
+    /// on one core; 1 to 256, as many as there are cores when absent.
+    pub video_jobs: usize,
     /// What no input can exceed.
     pub limits: Limits,
 }
@@ -80,7 +86,7 @@ impl Default for MediaConfig {
             audio_provider: "espeak".to_owned(),
             voice: "en-us".to_owned(),
             words_per_minute: 155,
-            parallel: 1,
+            video_jobs: cores().min(*VIDEO_JOBS.end()),
             limits: Limits::default(),
         }
     }
@@ -119,7 +125,7 @@ impl MediaConfig {
                 get("LONGTAKE_WORDS_PER_MINUTE"),
                 base.words_per_minute,
             )?,
-            parallel: number("LONGTAKE_PARALLEL", get("LONGTAKE_PARALLEL"), base.parallel)?,
+            video_jobs: number("LONGTAKE_VIDEO_JOBS", get("LONGTAKE_VIDEO_JOBS"), base.video_jobs)?,
             limits: base.limits,
         };
         config.validate()?;
@@ -135,8 +141,11 @@ impl MediaConfig {
                 format!("is {}; 80 to 450 make sense", self.words_per_minute),
             );
         }
-        if !(1..=64).contains(&self.parallel) {
-            return invalid("LONGTAKE_PARALLEL", format!("is {}; it must be 1 to 64", self.parallel));
+        if !VIDEO_JOBS.contains(&self.video_jobs) {
+            return invalid(
+                "LONGTAKE_VIDEO_JOBS",
+                format!("is {}; it must be {} to {}", self.video_jobs, VIDEO_JOBS.start(), VIDEO_JOBS.end()),
+            );
         }
         let letters = |c: char| c.is_ascii_alphanumeric() || "-+_".contains(c);
         if self.voice.is_empty() || self.voice.starts_with('-') || !self.voice.chars().all(letters) {
@@ -144,6 +153,11 @@ impl MediaConfig {
         }
         Ok(())
     }
+}
+
+/// The cores that this process may use: what a container or an affinity mask leaves it.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn number<T: std::str::FromStr>(
@@ -166,19 +180,20 @@ mod tests {
     fn the_environment_overrides_the_defaults_and_bad_values_are_named() {
         let config = MediaConfig::from_lookup(|name| match name {
             "LONGTAKE_FFMPEG" => Some("/opt/ffmpeg".to_owned()),
-            "LONGTAKE_PARALLEL" => Some("4".to_owned()),
+            "LONGTAKE_VIDEO_JOBS" => Some("4".to_owned()),
             "LONGTAKE_VOICE" => Some(String::new()),
             _ => None,
         })
         .unwrap();
         assert_eq!(
-            (config.ffmpeg, config.parallel, config.voice.as_str()),
+            (config.ffmpeg, config.video_jobs, config.voice.as_str()),
             ("/opt/ffmpeg".into(), 4, "en-us")
         );
 
         let bad = [
-            ("LONGTAKE_PARALLEL", "many"),
-            ("LONGTAKE_PARALLEL", "0"),
+            ("LONGTAKE_VIDEO_JOBS", "many"),
+            ("LONGTAKE_VIDEO_JOBS", "0"),
+            ("LONGTAKE_VIDEO_JOBS", "257"),
             ("LONGTAKE_WORDS_PER_MINUTE", "7"),
             ("LONGTAKE_VOICE", "-v evil"),
             ("LONGTAKE_VOICE", "../../etc/passwd"),

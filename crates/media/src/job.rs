@@ -62,6 +62,8 @@ pub trait Reports: Sync {
     fn progress(&self, done: u64, total: u64, message: &str);
     /// Whether the step should give way once what is under way is done.
     fn should_yield(&self) -> bool;
+    /// Resolves once [`Reports::should_yield`] holds, for a step that waits for something else.
+    fn yield_asked(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl Job {

@@ -156,6 +156,14 @@ mod tests {
         let saved = ledger.saved();
         assert_eq!((saved.done, saved.total, ledger.missing()), (3, 4, vec![3]));
 
+        let stored = json!({"scenes": [
+            {"scene": 0, "recipe": recipes[0], "file": "s0", "ms": 1_920, "from": 400, "to": 1_400},
+            {"scene": 2, "recipe": recipes[2], "file": "s2", "ms": 1_920, "from": 400, "to": 1_400},
+        ]});
+        let gap = Saved { data: stored, ..saved.clone() };
+        let resumed = Ledger::resume(&store, Some(&gap), recipes.clone()).await.unwrap();
+        assert_eq!((resumed.done(), resumed.missing()), (2, vec![1, 3]), "as every version has stored it");
+
         let mut changed = recipes.clone();
         changed[1] = recipe(&json!("another text"));
         let missing = |ledger: Ledger| ledger.missing();

@@ -30,18 +30,20 @@ mod tool;
 mod video;
 mod wav;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub use artifact::Modality;
 pub use check::{Finding, check};
-pub use config::{Limits, MediaConfig};
+pub use config::{Limits, MediaConfig, VIDEO_JOBS};
 pub use error::MediaError;
 pub use job::{Ended, Finished, Job, Reports, Saved};
 pub use longtake_executor::{Artifact, Need};
 pub use steps::register;
 pub use store::ArtifactStore;
+pub use video::{VIDEO_COLORS, VIDEO_ENCODING};
 
+use tokio::sync::Semaphore;
 use tool::Tool;
 
 /// What attempts' folders are called, so that those of killed processes can be told from other people's.
@@ -86,6 +88,9 @@ impl Step {
 pub struct Media {
     config: MediaConfig,
     store: ArtifactStore,
+    /// One permit for each segment that may be rendered at the same time. All attempts draw on it, so that slots share the cores
+    /// instead of multiplying them, and a step that is alone has all of them.
+    video_jobs: Semaphore,
 }
 
 impl Media {
@@ -103,7 +108,8 @@ impl Media {
         std::fs::create_dir_all(&config.work_dir).map_err(MediaError::io(doing, &config.work_dir))?;
         // Programs work in folders of their own, where a relative path would mean another one.
         let work_dir = config.work_dir.canonicalize().map_err(MediaError::io(doing, &config.work_dir))?;
-        Ok(Self { config: MediaConfig { work_dir, ..config }, store })
+        let video_jobs = Semaphore::new(config.video_jobs);
+        Ok(Self { config: MediaConfig { work_dir, ..config }, store, video_jobs })
     }
 
     /// Where artifacts are stored.
@@ -122,6 +128,14 @@ impl Media {
             Step::Video => video::run(self, job, reports).await,
             Step::Finalize => finalize::run(self, job, reports).await,
         }
+    }
+
+    /// Draws the slides of a video step's job into an existing empty folder: one PNG a scene, in their order.
+    ///
+    /// # Errors
+    /// As [`Media::run`].
+    pub async fn draw_slides(&self, job: &Job, into: &Path) -> Result<Vec<PathBuf>, MediaError> {
+        video::slides(self, job, into).await
     }
 
     /// A folder for one attempt, removed when it is dropped.
@@ -149,7 +163,7 @@ impl Media {
     fn tool(
         &self,
         name: &'static str,
-        program: &std::path::Path,
+        program: &Path,
         variable: &'static str,
         install: &'static str,
     ) -> Tool {
@@ -163,7 +177,7 @@ impl Media {
 }
 
 /// Removes what killed processes left behind. Nothing depends on it, so nothing fails by it.
-fn remove_abandoned(parent: &std::path::Path) {
+fn remove_abandoned(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in
         entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(WORK_PREFIX))

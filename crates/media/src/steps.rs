@@ -81,6 +81,10 @@ impl Reports for Lease<'_> {
     fn should_yield(&self) -> bool {
         self.0.directive().is_some()
     }
+
+    async fn yield_asked(&self) {
+        self.0.directed().await;
+    }
 }
 
 fn whole(number: u64) -> i64 {

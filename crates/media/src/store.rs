@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
 use crate::Artifact;
-use crate::artifact::Label;
+use crate::artifact::{Kind, Label};
 use crate::error::MediaError;
 
 /// Files up to this size are written in one call; larger ones in parts of this size, which S3 takes (at least 5 MiB).
@@ -125,6 +125,21 @@ impl ArtifactStore {
         self.backend.put(&key, bytes.into()).await.map_err(storage("writing", &artifact.uri))?;
         self.check_size(&key, &artifact).await?;
         Ok(artifact)
+    }
+
+    /// Stores a local MP4 file as an artifact of a step of a run, as the video step does.
+    ///
+    /// # Errors
+    /// [`MediaError::Io`] when the file cannot be read, [`MediaError::Storage`], [`MediaError::ArtifactDamaged`] when it changes
+    /// meanwhile.
+    pub async fn put_video(
+        &self,
+        run: &str,
+        step: &str,
+        name: &str,
+        file: &Path,
+    ) -> Result<Artifact, MediaError> {
+        self.put_file(Place { run, step }, Label::new(name, Kind::Mp4), file).await
     }
 
     /// Stores a local file. What is written is hashed on its way: when the file changes meanwhile, nothing is stored.

@@ -1,5 +1,6 @@
 //! Runs ffmpeg, ffprobe and espeak-ng. A child dies with the future that waits for it: dropping the future is how an attempt is
-//! cancelled. No shell is involved, and text from outside reaches a child only through files and standard input.
+//! cancelled. On Linux it dies with this process, too, when that is killed: nothing then keeps the cores from the next executor. No
+//! shell is involved, and text from outside reaches a child only through files and standard input.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,13 @@ use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::OnceCell;
 
 use crate::error::MediaError;
+
+/// From util-linux, which every Debian has. It asks the kernel for a signal at the death of its parent, then becomes the program.
+/// The parent is the thread that starts it; those of a runtime live as long as their tasks do.
+const LEASH: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
 
 /// A program that the content steps need.
 #[derive(Debug, Clone)]
@@ -39,7 +45,7 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     /// Runs it to its end, handing over each line that it prints.
     pub(crate) async fn run(mut self, on_line: impl FnMut(&str)) -> Result<(), MediaError> {
-        let mut child = self.start()?;
+        let mut child = self.start().await?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let ((), (), stderr, status) = tokio::join!(
             feed(stdin, self.stdin.take().unwrap_or_default()),
@@ -70,8 +76,8 @@ impl Call<'_> {
         Ok(out)
     }
 
-    fn start(&self) -> Result<Child, MediaError> {
-        let mut command = Command::new(&self.tool.program);
+    async fn start(&self) -> Result<Child, MediaError> {
+        let mut command = leashed(&self.tool.program).await;
         command
             .args(&self.arguments)
             .current_dir(self.folder)
@@ -86,6 +92,54 @@ impl Call<'_> {
             source,
         })
     }
+}
+
+/// A program on its leash, where there is one. A program that is not there is started as it is, so that the error is its own.
+async fn leashed(program: &Path) -> Command {
+    let [leash, options @ ..] = LEASH;
+    match find(program) {
+        Some(found) if has_leash().await => {
+            let mut command = Command::new(leash);
+            command.args(options).arg(found);
+            command
+        }
+        Some(_) | None => Command::new(program),
+    }
+}
+
+/// Whether this machine has the leash. Asked once: the one of busybox, for example, lacks the option.
+async fn has_leash() -> bool {
+    static FOUND: OnceCell<bool> = OnceCell::const_new();
+    let try_it = || async {
+        let [leash, options @ ..] = LEASH;
+        let mut command = Command::new(leash);
+        command.args(options).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().await.is_ok_and(|status| status.success())
+    };
+    *FOUND.get_or_init(try_it).await
+}
+
+/// Where a program is, as the system looks for it.
+fn find(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return is_program(program).then(|| program.to_owned());
+    }
+    let folders = std::env::var_os("PATH")?;
+    let found =
+        std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|it| is_program(it))?;
+    // It will be started in another folder.
+    std::path::absolute(found).ok()
+}
+
+#[cfg(unix)]
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_program(_: &Path) -> bool {
+    false
 }
 
 /// A child that ends before it has read everything says why through its status.
@@ -192,5 +246,42 @@ mod tests {
             tokio::task::yield_now().await;
         }
         panic!("{pid} is still running");
+    }
+
+    /// Names the pipe that tells whether a child of the process below lives.
+    const PIPE: &str = "LONGTAKE_TEST_PIPE";
+
+    /// Tests nothing: it is the process that the next one starts and kills.
+    #[tokio::test]
+    async fn waits_for_a_child_until_it_is_killed() {
+        if std::env::var_os(PIPE).is_none() {
+            return;
+        }
+        let tool = shell("/bin/sh");
+        let script = format!("exec 9>\"${PIPE}\"; sleep 60 9>&-; echo outlived >&9");
+        call(&tool, &script, None).output().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_child_dies_with_a_process_that_is_killed() {
+        if !has_leash().await {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tool::tests::waits_for_a_child_until_it_is_killed"])
+            .env(PIPE, &pipe)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Opens when the child has it open, and ends when the child does.
+        let mut alive = std::fs::File::open(&pipe).unwrap();
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut alive, &mut said).unwrap();
+        assert_eq!(said, "");
     }
 }

@@ -6,9 +6,12 @@ mod support;
 
 use std::process::Command;
 
-use longtake_media::{Artifact, Ended, Finished, MediaError, Saved, Step};
+use longtake_media::{Artifact, Ended, Finished, MediaConfig, MediaError, Saved, Step};
 use serde_json::{Value, json};
 use support::{Recorder, Stage, three_scenes};
+
+/// What a stand-in for ffmpeg does instead of rendering a segment that must not get done.
+const STUCK: &str = "exec sleep 600";
 
 fn named<'a>(finished: &'a Finished, name: &str) -> &'a Artifact {
     finished.artifacts.iter().find(|artifact| artifact.name == name).unwrap()
@@ -25,7 +28,11 @@ fn probe(path: &std::path::Path) -> Value {
 }
 
 async fn spoken(input: Value) -> Stage {
-    let mut stage = Stage::new(input);
+    spoken_with(input, |_| {}).await
+}
+
+async fn spoken_with(input: Value, change: impl FnOnce(&mut MediaConfig)) -> Stage {
+    let mut stage = Stage::with(input, change);
     stage.finish(Step::Script).await;
     stage.finish(Step::Audio).await;
     stage
@@ -75,8 +82,9 @@ async fn a_request_becomes_a_verified_video() {
 
 #[tokio::test]
 async fn an_attempt_that_takes_over_renders_only_what_is_missing() {
-    let stage = spoken(three_scenes()).await;
-    let first = Recorder::yielding_after(2);
+    let stage = spoken_with(three_scenes(), |config| config.video_jobs = 1).await;
+    // The second is begun while the first is stored: it is finished, and no other is begun.
+    let first = Recorder::yielding_after(1);
     let ended = stage.media.run(Step::Video, &stage.job(Step::Video, None), &first).await.unwrap();
     assert_eq!((ended, stage.ffmpeg_runs("segment.mp4")), (Ended::Yielded, 2));
 
@@ -119,15 +127,84 @@ async fn stored_segments_that_are_damaged_missing_or_outdated_are_rendered_again
 
 #[tokio::test]
 async fn segments_rendered_side_by_side_are_the_same() {
-    let stage = spoken(three_scenes()).await;
+    let stage = spoken_with(three_scenes(), |config| config.video_jobs = 1).await;
     let one = finished(&stage, Step::Video, None, &Recorder::default()).await;
     let mut parallel = Stage::with(three_scenes(), |config| {
-        config.parallel = 2;
+        config.video_jobs = 3;
         config.artifacts = stage.media.store().root().to_owned();
     });
     parallel.needs = stage.needs.clone();
-    assert_eq!(finished(&parallel, Step::Video, None, &Recorder::default()).await, one);
+    let recorder = Recorder::default();
+    assert_eq!(finished(&parallel, Step::Video, None, &recorder).await, one);
     assert_eq!(parallel.ffmpeg_runs("segment.mp4"), 3);
+    let dones: Vec<u64> = recorder.progress.lock().unwrap().iter().map(|(done, ..)| *done).collect();
+    assert!(dones.is_sorted(), "{dones:?}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_with_a_gap_is_resumed_by_filling_the_gap() {
+    let stage = spoken_with(three_scenes(), |config| config.video_jobs = 2).await;
+    let job = stage.job(Step::Video, None);
+    let first = Recorder::default();
+    stage.spoil(1, Some(STUCK));
+    tokio::select! {
+        ended = stage.media.run(Step::Video, &job, &first) => panic!("ended early: {ended:?}"),
+        () = first.saved(2) => {}
+    }
+    let with_gap = first.last().unwrap();
+    let names: Vec<_> = with_gap.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    assert_eq!((with_gap.done, names), (2, vec!["segment-002.mp4", "segment-003.mp4"]));
+    assert_eq!(stage.ffmpeg_runs("segment.mp4"), 3);
+    assert!(stage.work_is_empty());
+
+    stage.spoil(1, None);
+    let second = Recorder::default();
+    finished(&stage, Step::Video, Some(with_gap.clone()), &second).await;
+    assert_eq!(stage.ffmpeg_runs("segment.mp4"), 4);
+    let saved = second.checkpoints.lock().unwrap().clone();
+    assert_eq!(saved.iter().map(|saved| saved.done).collect::<Vec<_>>(), [3]);
+    assert_eq!(saved[0].artifacts[1..], with_gap.artifacts);
+}
+
+#[tokio::test]
+async fn a_segment_that_fails_ends_the_others_and_loses_nothing_that_was_finished() {
+    let stage = spoken_with(three_scenes(), |config| config.video_jobs = 2).await;
+    stage.spoil(2, Some(STUCK));
+    stage.spoil(3, Some("echo no such picture >&2; exit 3"));
+    let recorder = Recorder::default();
+    let job = stage.job(Step::Video, None);
+    let error = stage.media.run(Step::Video, &job, &recorder).await.unwrap_err();
+    assert_eq!((error.code(), error.retryable()), ("TOOL_FAILED", true));
+    assert!(
+        error.to_string().contains("scene 3") && error.to_string().contains("no such picture"),
+        "{error}"
+    );
+    assert_eq!(recorder.last().map(|saved| saved.done), Some(1));
+    assert!(stage.work_is_empty());
+}
+
+#[tokio::test]
+async fn attempts_share_the_jobs_and_one_that_waits_for_a_job_gives_way_at_once() {
+    let stage = spoken_with(three_scenes(), |config| config.video_jobs = 1).await;
+    stage.spoil(1, Some(STUCK));
+    let job = stage.job(Step::Video, None);
+    let (first, second) = (Recorder::default(), Recorder::default());
+    let ask = async {
+        second.begun().await;
+        second.ask_to_yield();
+        std::future::pending::<()>().await;
+    };
+    let waiting = async {
+        first.begun().await;
+        stage.media.run(Step::Video, &job, &second).await
+    };
+    tokio::select! {
+        ended = stage.media.run(Step::Video, &job, &first) => panic!("ended early: {ended:?}"),
+        ended = waiting => assert_eq!(ended.unwrap(), Ended::Yielded),
+        () = ask => {}
+    }
+    assert_eq!(second.last(), None);
+    assert_eq!(stage.ffmpeg_runs("segment.mp4"), 1);
 }
 
 #[tokio::test]
@@ -245,11 +322,11 @@ async fn a_cancelled_render_leaves_no_child_and_no_file() {
 #[tokio::test]
 async fn the_check_names_what_is_missing_and_what_installs_it() {
     let folder = tempfile::tempdir().unwrap();
-    let config = longtake_media::MediaConfig {
+    let config = MediaConfig {
         artifacts: folder.path().display().to_string(),
         espeak: "/nowhere/espeak-ng".into(),
         font: Some("/nowhere/font.ttf".into()),
-        ..longtake_media::MediaConfig::default()
+        ..MediaConfig::default()
     };
     let findings = longtake_media::check(&config, &["audio", "video", "finalize", "script", "other"]).await;
     let missing: Vec<_> = findings

@@ -13,7 +13,7 @@ fn the_command_line_is_consistent() {
 fn command_lines() {
     use clap::error::ErrorKind::*;
     let run = "0192f0c1-5a7e-7cc3-98c4-dc0c0c07398f";
-    let rows: [(&str, Option<clap::error::ErrorKind>); 35] = [
+    let rows: [(&str, Option<clap::error::ErrorKind>); 36] = [
         ("run", None),
         ("run bees --modality text --modality audio --keep", None),
         ("run --query bees --file notes.md --interest trains --grade 7 --data-dir d", None),
@@ -28,7 +28,8 @@ fn command_lines() {
         ("serve --database-url postgresql://x --grpc-listen 0.0.0.0:1", None),
         ("serve --grpc-listen localhost", Some(ValueValidation)),
         ("executor --server=http://a:1 --server b:2 --queues script,audio --slots 2 --grace 30s", None),
-        ("executor --check", None),
+        ("executor --check --video-jobs 8", None),
+        ("run bees --video-jobs 0", Some(ValueValidation)),
         ("executor --grace soon", Some(ValueValidation)),
         ("migrate --down-to 0", None),
         ("migrate --down-to=-1", Some(ValueValidation)),

@@ -39,7 +39,7 @@ pub(super) async fn execute(args: DevArgs, global: &Global) -> anyhow::Result<Ex
         ..args.stack.options()
     };
     let stop = Stop::on_signals()?;
-    let problems = worker::problems(Some(&options.artifacts), &worker::QUEUES).await;
+    let problems = worker::problems(&options.media(), &worker::QUEUES).await;
     for problem in problems {
         output::note(&format!("warning: {problem}"));
     }

@@ -8,7 +8,7 @@ use crate::args::Global;
 use crate::exit::{Ended, Exit};
 use crate::format::parse_span;
 use crate::signals::Stop;
-use crate::worker::{self, QUEUES, WorkerOptions};
+use crate::worker::{self, MediaOptions, QUEUES, WorkerOptions};
 use crate::{format, output};
 
 /// `longtake executor`.
@@ -32,6 +32,9 @@ pub(crate) struct ExecutorArgs {
     /// Where artifacts are stored: a folder, file://, s3:// or gs://; the same for all executors.
     #[arg(long, env = "LONGTAKE_ARTIFACTS", value_name = "URL")]
     artifacts: Option<String>,
+    /// How many segments of videos to render at a time, those of all slots together; as many as there are cores when absent.
+    #[arg(long, env = "LONGTAKE_VIDEO_JOBS", value_name = "N", value_parser = worker::parse_video_jobs)]
+    video_jobs: Option<usize>,
     /// How long running steps may take to come to a checkpoint on SIGTERM, before they are dropped and given back.
     #[arg(long, env = "LONGTAKE_GRACE", value_name = "SPAN", default_value = "20s", value_parser = parse_span)]
     grace: Duration,
@@ -51,10 +54,11 @@ pub(super) async fn execute(args: ExecutorArgs, global: &Global) -> anyhow::Resu
             QUEUES.join(", ")
         )));
     }
+    let media = MediaOptions { artifacts: args.artifacts, video_jobs: args.video_jobs };
     if args.check {
-        return check(&args, &queues, global).await;
+        return check(&media, &queues, global).await;
     }
-    tokio::spawn(complain(args.artifacts.clone(), args.queues.clone()));
+    tokio::spawn(complain(media.clone(), args.queues.clone()));
     let stop = Stop::on_signals()?;
     if args.while_input_is_open {
         stop.also_when_input_ends();
@@ -64,7 +68,7 @@ pub(super) async fn execute(args: ExecutorArgs, global: &Global) -> anyhow::Resu
         queues: args.queues.clone(),
         slots: args.slots,
         name: args.name,
-        artifacts: args.artifacts,
+        media,
         grace: args.grace,
     };
     tracing::info!(
@@ -80,15 +84,15 @@ pub(super) async fn execute(args: ExecutorArgs, global: &Global) -> anyhow::Resu
 }
 
 /// Says what is missing here, beside the work: steps that need it fail, and say so too.
-async fn complain(artifacts: Option<String>, queues: Vec<String>) {
+async fn complain(media: MediaOptions, queues: Vec<String>) {
     let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-    for problem in worker::problems(artifacts.as_deref(), &queues).await {
+    for problem in worker::problems(&media, &queues).await {
         tracing::error!("this machine cannot do all of its work: {problem}");
     }
 }
 
-async fn check(args: &ExecutorArgs, queues: &[&str], global: &Global) -> anyhow::Result<Exit> {
-    let findings = worker::check(args.artifacts.as_deref(), queues).await?;
+async fn check(media: &MediaOptions, queues: &[&str], global: &Global) -> anyhow::Result<Exit> {
+    let findings = worker::check(media, queues).await?;
     let complete = findings.iter().all(|finding| finding.found.is_ok());
     if global.json {
         let documents: Vec<_> = findings.iter().map(worker::finding_json).collect();

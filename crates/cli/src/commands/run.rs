@@ -46,7 +46,7 @@ pub(super) async fn execute(args: RunArgs, global: &Global) -> anyhow::Result<Ex
     let request = request(&args.content)?;
     let options = args.stack.options();
     let stop = Stop::on_signals()?;
-    let problems = worker::problems(Some(&options.artifacts), &worker::QUEUES).await;
+    let problems = worker::problems(&options.media(), &worker::QUEUES).await;
     if !problems.is_empty() {
         output::note(&format!(
             "This machine lacks something that the steps need:\n  {}",

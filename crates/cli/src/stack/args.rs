@@ -18,6 +18,9 @@ pub(crate) struct StackArgs {
     /// How many steps each executor works on at a time.
     #[arg(long, env = "LONGTAKE_SLOTS", value_name = "N", default_value_t = 2, value_parser = worker::parse_slots)]
     slots: usize,
+    /// How many segments of videos to render at a time; as many as there are cores when absent.
+    #[arg(long, env = "LONGTAKE_VIDEO_JOBS", value_name = "N", value_parser = worker::parse_video_jobs)]
+    video_jobs: Option<usize>,
     /// The folder of workflow definitions; ./workflows, or else what ships in this program.
     #[arg(long, env = "LONGTAKE_WORKFLOWS", value_name = "DIR")]
     workflows: Option<PathBuf>,
@@ -47,6 +50,7 @@ impl StackArgs {
             workflows: self.workflows.clone().or_else(here),
             artifacts: self.artifacts.clone().unwrap_or(beside),
             slots: self.slots,
+            video_jobs: self.video_jobs,
             queues: worker::QUEUES.map(str::to_owned).to_vec(),
             grace: self.grace,
             quiet: true,

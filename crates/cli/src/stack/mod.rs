@@ -29,6 +29,7 @@ use crate::connect::{Server, ServerUrl};
 use crate::exit::Ended;
 use crate::format;
 use crate::signals::Stop;
+use crate::worker::MediaOptions;
 pub(crate) use args::StackArgs;
 use child::{Child, LogTo};
 use database::Database;
@@ -60,12 +61,21 @@ pub(crate) struct StackOptions {
     pub(crate) artifacts: String,
     /// How many steps each executor works on at a time.
     pub(crate) slots: usize,
+    /// How many segments the video executor renders at a time; absent for as many as there are cores.
+    pub(crate) video_jobs: Option<usize>,
     /// The queues, each with an executor process of its own.
     pub(crate) queues: Vec<String>,
     /// What a drain leaves to running steps.
     pub(crate) grace: Duration,
     /// Write what the parts log into files in `data_dir`, instead of handing it on.
     pub(crate) quiet: bool,
+}
+
+impl StackOptions {
+    /// What the executors tell the content steps.
+    pub(crate) fn media(&self) -> MediaOptions {
+        MediaOptions { artifacts: Some(self.artifacts.clone()), video_jobs: self.video_jobs }
+    }
 }
 
 /// Something that happened to a part of the stack.
@@ -322,7 +332,7 @@ impl Plan<'_> {
 
     fn executor(&self, queue: &str) -> anyhow::Result<Child> {
         let options = self.options;
-        let arguments = vec![
+        let mut arguments = vec![
             "executor".to_owned(),
             "--while-input-is-open".to_owned(),
             format!("--server={}", self.url),
@@ -332,6 +342,7 @@ impl Plan<'_> {
             format!("--artifacts={}", options.artifacts),
             format!("--grace={}ms", options.grace.as_millis()),
         ];
+        arguments.extend(options.video_jobs.map(|jobs| format!("--video-jobs={jobs}")));
         self.child(queue, options.grace, arguments)
     }
 }

@@ -161,14 +161,11 @@ impl Sessions {
             session.leases.insert(held);
             // Whether this replica waited for its executor to be heard of: who takes over what runs already has heard nothing.
             let waited = self.clocks.get(&held).is_some_and(|clock| !clock.started);
-            let clock = self
-                .clocks
-                .entry(held)
-                .or_insert_with(|| {
-                    let clock = Clock::new(no, attempt, lease, step, &workflow.steps[number], now);
-                    session.held.add(clock.lasts);
-                    Box::new(clock)
-                });
+            let clock = self.clocks.entry(held).or_insert_with(|| {
+                let clock = Clock::new(no, attempt, lease, step, &workflow.steps[number], now);
+                session.held.add(clock.lasts);
+                Box::new(clock)
+            });
             let started = clock.started;
             if clock.follow(run, lease, step, now) {
                 woken.push(lease.session);

@@ -1,20 +1,25 @@
 //! The video step: a slide and a segment for each scene, then all of them joined.
 //!
-//! A checkpoint follows every segment. The next attempt renders what is missing and nothing else; because a segment's bytes depend
-//! on nothing but its recipe, a video that was interrupted is the same file as one that was not.
+//! Segments are rendered side by side, one on each core, and finish in any order; a checkpoint follows every one and names all that
+//! are finished, whatever is missing between them. The next attempt renders what is missing and nothing else; because a segment's
+//! bytes depend on nothing but its recipe, a video that was interrupted is the same file as one that was not.
 
 mod captions;
 mod join;
 mod segment;
 mod slide;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use futures_util::StreamExt;
+use futures_util::future::{Fuse, FusedFuture};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::SemaphorePermit;
 
 use crate::artifact::{Kind, Label};
 use crate::audio::{scene_file, script_of};
@@ -28,10 +33,14 @@ use crate::timing::{Slot, seconds};
 use crate::{Artifact, Media, Need, job};
 pub(crate) use segment::FRAMES_PER_SECOND;
 use segment::Segment;
+pub use segment::{VIDEO_COLORS, VIDEO_ENCODING};
 use slide::Slide;
 
 /// Raised whenever the same scene is drawn or encoded otherwise: stored segments of another version do not join with new ones.
 const RENDERER: &str = "slides 1";
+
+/// For every segment that is rendered, one more may be on its way into storage: slow storage neither idles a core nor fills the disk.
+const UNDER_WAY_PER_JOB: usize = 2;
 
 /// One attempt.
 struct Attempt<'a, R> {
@@ -62,10 +71,7 @@ pub(crate) async fn run(media: &Media, job: &Job, reports: &impl Reports) -> Res
         slides.iter().zip(&speech).map(|(slide, speech)| recipe_of(slide, speech, &fonts)).collect();
     let mut ledger = Ledger::resume(&media.store, job.checkpoint.as_ref(), recipes).await?;
     let work = media.work_folder()?;
-    for (font, name) in [(&fonts.regular, "regular.font"), (&fonts.bold, "bold.font")] {
-        let into = work.path().join(name);
-        tokio::fs::copy(&font.path, &into).await.map_err(MediaError::io("copying a font to", &into))?;
-    }
+    copy_fonts(&fonts, work.path()).await?;
     let place = Place { run: &job.run_id, step: &job.step };
     let (script, speech, slides, work) = (&script, &speech, &slides, work.path());
     let done = AtomicU64::new(ledger.done());
@@ -74,6 +80,36 @@ pub(crate) async fn run(media: &Media, job: &Job, reports: &impl Reports) -> Res
         return Ok(Ended::Yielded);
     }
     Ok(Ended::Finished(attempt.finish(&ledger).await?))
+}
+
+/// Draws the slides of a video step's job into a folder, one PNG a scene, in their order.
+pub(crate) async fn slides(media: &Media, job: &Job, into: &Path) -> Result<Vec<PathBuf>, MediaError> {
+    let script = script_of(media, job).await?;
+    let speech = speech_of(job.need("audio")?, script.scenes.len())?;
+    let fonts = Fonts::find(media)?;
+    copy_fonts(&fonts, into).await?;
+    let mut drawn = Vec::new();
+    for (index, (slide, speech)) in slide::lay_out(&script, &fonts).iter().zip(&speech).enumerate() {
+        let folder = scene_folder(into, index).await?;
+        let segment = Segment { number: index + 1, folder: &folder, speech: into, slot: speech.slot };
+        drawn.push(segment.draw(slide, &media.ffmpeg()).await?);
+    }
+    Ok(drawn)
+}
+
+/// Puts the fonts next to the scenes' folders, under names that a filter can hold.
+async fn copy_fonts(fonts: &Fonts, work: &Path) -> Result<(), MediaError> {
+    for (font, name) in [(&fonts.regular, "regular.font"), (&fonts.bold, "bold.font")] {
+        let into = work.join(name);
+        tokio::fs::copy(&font.path, &into).await.map_err(MediaError::io("copying a font to", &into))?;
+    }
+    Ok(())
+}
+
+async fn scene_folder(work: &Path, index: usize) -> Result<PathBuf, MediaError> {
+    let folder = work.join(format!("scene-{:03}", index + 1));
+    tokio::fs::create_dir(&folder).await.map_err(MediaError::io("creating", &folder))?;
+    Ok(folder)
 }
 
 /// The speech of every scene, from the audio step.
@@ -109,33 +145,57 @@ fn recipe_of(slide: &Slide, speech: &Speech, fonts: &Fonts) -> String {
 }
 
 impl<R: Reports> Attempt<'_, R> {
-    /// Renders what the ledger lacks, as many at a time as configured; a checkpoint follows each. False when it gave way: what was
-    /// under way is in the checkpoint, too.
+    /// Renders what the ledger lacks, as many segments at a time as there are jobs. False when it gave way. Whether it gave way or
+    /// failed: what was finished by then is in the checkpoint, too.
     async fn render_missing(&self, ledger: &mut Ledger) -> Result<bool, MediaError> {
-        let mut waiting = ledger.missing().into_iter();
+        let under_way_max = self.media.config.video_jobs * UNDER_WAY_PER_JOB;
+        let mut waiting = VecDeque::from(ledger.missing());
         let mut rendering = FuturesUnordered::new();
-        let total = ledger.total();
+        // One at a time, so that they arrive in order; rendering goes on beside it.
+        let mut checkpoint = pin!(Fuse::terminated());
+        let (mut named, total) = (ledger.done(), ledger.total());
+        let mut failed = None;
         self.reports.progress(ledger.done(), total, "rendering");
         loop {
-            while rendering.len() < self.media.config.parallel && !self.reports.should_yield() {
-                let Some(index) = waiting.next() else { break };
-                rendering.push(self.render(index));
+            if checkpoint.is_terminated() && ledger.done() > named {
+                named = ledger.done();
+                checkpoint.set(self.reports.checkpoint(ledger.saved()).fuse());
             }
-            let Some(rendered) = rendering.next().await else { break };
-            let (index, artifact) = rendered?;
-            tracing::debug!(scene = index + 1, bytes = artifact.size_bytes, "segment stored");
-            ledger.record(index, self.speech[index].slot, artifact);
-            self.done.store(ledger.done(), Relaxed);
-            self.reports.checkpoint(ledger.saved()).await?;
-            self.reports.progress(ledger.done(), total, "rendering");
+            let room = !waiting.is_empty() && rendering.len() < under_way_max;
+            tokio::select! {
+                biased;
+                committed = &mut checkpoint, if !checkpoint.is_terminated() => {
+                    committed?;
+                    self.reports.progress(self.done.load(Relaxed), total, "rendering");
+                }
+                Some(rendered) = rendering.next() => match rendered {
+                    Ok((index, artifact)) => self.record(ledger, index, artifact),
+                    Err(error) => {
+                        failed = Some(error);
+                        waiting.clear();
+                        rendering.clear();
+                    }
+                },
+                () = self.reports.yield_asked(), if !waiting.is_empty() => waiting.clear(),
+                Ok(job) = self.media.video_jobs.acquire(), if room => {
+                    rendering.extend(waiting.pop_front().map(|index| self.render(index, job)));
+                }
+                else => break,
+            }
         }
-        Ok(ledger.done() == total)
+        failed.map_or(Ok(ledger.done() == total), Err)
     }
 
-    async fn render(&self, index: usize) -> Result<(usize, Artifact), MediaError> {
+    fn record(&self, ledger: &mut Ledger, index: usize, artifact: Artifact) {
+        tracing::debug!(scene = index + 1, bytes = artifact.size_bytes, "segment stored");
+        ledger.record(index, self.speech[index].slot, artifact);
+        self.done.store(ledger.done(), Relaxed);
+    }
+
+    /// Renders one segment and stores it. Its job ends with ffmpeg: storing needs no core.
+    async fn render(&self, index: usize, job: SemaphorePermit<'_>) -> Result<(usize, Artifact), MediaError> {
         let speech = &self.speech[index];
-        let folder = self.work.join(format!("scene-{:03}", index + 1));
-        tokio::fs::create_dir(&folder).await.map_err(MediaError::io("creating", &folder))?;
+        let folder = scene_folder(self.work, index).await?;
         let source = self.media.store.fetch(&speech.artifact, &folder).await?;
         let number = index + 1;
         let segment = Segment { number, folder: &folder, speech: &source, slot: speech.slot };
@@ -150,6 +210,7 @@ impl<R: Reports> Attempt<'_, R> {
                 );
             })
             .await?;
+        drop(job);
         let label = Label::new(format!("segment-{number:03}.mp4"), Kind::Mp4);
         let artifact = self.media.store.put_file(self.place, label, &file).await?;
         tokio::fs::remove_dir_all(&folder).await.map_err(MediaError::io("removing", &folder))?;
@@ -165,8 +226,9 @@ impl<R: Reports> Attempt<'_, R> {
             segments.push(self.media.store.fetch(&entry.artifact, self.work).await?);
         }
         let ffmpeg = self.media.ffmpeg();
-        let video = join::join(&segments, self.work, &ffmpeg).await?;
-        let poster = join::poster(&video, self.work, &ffmpeg).await?;
+        join::link(&segments, self.work).await?;
+        let (video, poster) =
+            tokio::try_join!(join::join(self.work, &ffmpeg), join::poster(self.work, &ffmpeg))?;
         let slots: Vec<Slot> = self.speech.iter().map(|speech| speech.slot).collect();
         let captions = captions::captions(&self.script.scenes, &slots);
         let store = &self.media.store;

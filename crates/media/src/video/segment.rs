@@ -14,6 +14,15 @@ const SAMPLES_PER_SECOND: u64 = 48_000;
 const AAC_FRAME: u64 = 1_024;
 /// What the file is called in its scene's folder.
 const SEGMENT: &str = "segment.mp4";
+/// The same slide by itself.
+const PICTURE: &str = "slide.png";
+/// How segments are encoded, as options of ffmpeg: all but the number of threads. For whoever compares.
+pub const VIDEO_ENCODING: &str = "-c:v libx264 -preset superfast -tune stillimage -crf 18 -bf 0 -g 250 \
+     -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv \
+     -c:a aac -b:a 80k -video_track_timescale 12800 -map_metadata -1 \
+     -fflags +bitexact -flags:v +bitexact -flags:a +bitexact";
+/// From a drawn slide to what is encoded, as filters of ffmpeg: the colours are those of HD video.
+pub const VIDEO_COLORS: &str = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p";
 
 /// What a segment is made of, beside its slide.
 pub(super) struct Segment<'a> {
@@ -38,7 +47,7 @@ impl Segment<'_> {
         ffmpeg: &Tool,
         mut on_frame: impl FnMut(u64),
     ) -> Result<PathBuf, MediaError> {
-        let filter = format!("{};{}", self.picture(slide).await?, self.sound());
+        let filter = format!("{};{}", self.picture(&self.drawn(slide).await?), self.sound());
         let call = Call {
             tool: ffmpeg,
             doing: format!("to render the segment of scene {}", self.number),
@@ -55,9 +64,27 @@ impl Segment<'_> {
         Ok(self.folder.join(SEGMENT))
     }
 
-    /// The filter that draws the slide once and shows it for the whole segment. Words are in files; the filter holds only numbers,
-    /// colours and names that are made here.
-    async fn picture(&self, slide: &Slide) -> Result<String, MediaError> {
+    /// Draws only its slide, without loss.
+    pub(super) async fn draw(&self, slide: &Slide, ffmpeg: &Tool) -> Result<PathBuf, MediaError> {
+        let mut arguments = words("-hide_banner -nostdin -loglevel error -y -filter_complex");
+        arguments.push(format!("{}[picture]", self.drawn(slide).await?));
+        arguments.extend(words("-map [picture] -frames:v 1"));
+        arguments.push(PICTURE.to_owned());
+        let doing = format!("to draw the slide of scene {}", self.number);
+        Call { tool: ffmpeg, doing, folder: self.folder, arguments, stdin: None }.output().await?;
+        Ok(self.folder.join(PICTURE))
+    }
+
+    /// The filter that shows what was drawn for the whole segment: the loop repeats the one frame.
+    fn picture(&self, drawn: &str) -> String {
+        let frames = self.frames();
+        format!(
+            "{drawn},{VIDEO_COLORS},loop=loop=-1:size=1:start=0,setpts=N/{FRAMES_PER_SECOND}/TB,trim=end_frame={frames}[picture]"
+        )
+    }
+
+    /// The filter that draws the slide once. Words are in files; the filter holds only numbers, colours and names that are made here.
+    async fn drawn(&self, slide: &Slide) -> Result<String, MediaError> {
         let mut filter =
             format!("color=c={BACKGROUND}:s={WIDTH}x{HEIGHT}:r={FRAMES_PER_SECOND}:d=0.04,format=rgb24");
         for (index, drawing) in slide.drawings.iter().enumerate() {
@@ -82,11 +109,6 @@ impl Segment<'_> {
                 }
             }
         }
-        // The colours are those of HD video; the loop repeats the one frame that was drawn.
-        filter.push_str(&format!(
-            ",scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,loop=loop=-1:size=1:start=0,setpts=N/{FRAMES_PER_SECOND}/TB,trim=end_frame={}[picture]",
-            self.frames()
-        ));
         Ok(filter)
     }
 
@@ -103,18 +125,17 @@ impl Segment<'_> {
             setting: "LONGTAKE_ARTIFACTS",
             problem: format!("`{}` is not valid Unicode", self.speech.display()),
         })?;
+        // One thread, here and in the encoder: segments are what runs side by side, and their bytes do not depend on the machine.
         // `file:` keeps a path with a colon in it from being read as a protocol.
-        let mut arguments =
-            words("-hide_banner -nostdin -loglevel error -y -progress pipe:1 -stats_period 0.5 -i");
+        let mut arguments = words(
+            "-hide_banner -nostdin -loglevel error -y -progress pipe:1 -stats_period 0.5 -filter_complex_threads 1 -i",
+        );
         arguments.push(format!("file:{speech}"));
         arguments.push("-filter_complex".to_owned());
         arguments.push(filter);
-        arguments.extend(words(
-            "-map [picture] -map [sound] -c:v libx264 -preset superfast -tune stillimage -crf 18 -bf 0 -g 250 -threads 1 \
-             -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv \
-             -c:a aac -b:a 80k -video_track_timescale 12800 -map_metadata -1 \
-             -fflags +bitexact -flags:v +bitexact -flags:a +bitexact -f mp4",
-        ));
+        arguments.extend(words("-map [picture] -map [sound] -threads 1"));
+        arguments.extend(words(VIDEO_ENCODING));
+        arguments.extend(words("-f mp4"));
         arguments.push(SEGMENT.to_owned());
         Ok(arguments)
     }

@@ -3,41 +3,65 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use longtake_media::{
     Artifact, Ended, Finished, Job, Media, MediaConfig, MediaError, Need, Reports, Saved, Step,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-/// Takes reports, and can ask the step to give way after so many checkpoints.
+/// Takes reports, and can ask the step to give way: after so many checkpoints, or when a test does.
 #[derive(Default)]
 pub struct Recorder {
     pub checkpoints: Mutex<Vec<Saved>>,
     pub progress: Mutex<Vec<(u64, u64, String)>>,
-    pub yield_after: Option<usize>,
-    seen: AtomicUsize,
+    yield_after: Option<usize>,
+    asked: watch::Sender<bool>,
+    seen: watch::Sender<usize>,
+    begun: watch::Sender<bool>,
 }
 
 impl Reports for Recorder {
     async fn checkpoint(&self, saved: Saved) -> Result<(), MediaError> {
         self.checkpoints.lock().unwrap().push(saved);
-        self.seen.fetch_add(1, SeqCst);
+        self.seen.send_modify(|seen| *seen += 1);
+        if self.yield_after == Some(*self.seen.borrow()) {
+            self.ask_to_yield();
+        }
         Ok(())
     }
 
     fn progress(&self, done: u64, total: u64, message: &str) {
         self.progress.lock().unwrap().push((done, total, message.to_owned()));
+        self.begun.send_replace(true);
     }
 
     fn should_yield(&self) -> bool {
-        self.yield_after.is_some_and(|after| self.seen.load(SeqCst) >= after)
+        *self.asked.borrow()
+    }
+
+    async fn yield_asked(&self) {
+        self.asked.subscribe().wait_for(|asked| *asked).await.unwrap();
     }
 }
 
 impl Recorder {
     pub fn yielding_after(checkpoints: usize) -> Self {
         Self { yield_after: Some(checkpoints), ..Self::default() }
+    }
+
+    pub fn ask_to_yield(&self) {
+        self.asked.send_replace(true);
+    }
+
+    /// Resolves at the first report.
+    pub async fn begun(&self) {
+        self.begun.subscribe().wait_for(|begun| *begun).await.unwrap();
+    }
+
+    /// Resolves when there are so many checkpoints.
+    pub async fn saved(&self, checkpoints: usize) {
+        self.seen.subscribe().wait_for(|seen| *seen >= checkpoints).await.unwrap();
     }
 
     pub fn last(&self) -> Option<Saved> {
@@ -109,19 +133,30 @@ impl Stage {
         log.lines().filter(|line| line.ends_with(made)).count()
     }
 
+    /// From now on ffmpeg does this with this scene (from 1): nothing, for ever, or fail. `None` mends it.
+    pub fn spoil(&self, scene: usize, how: Option<&str>) {
+        let file = self.folder.path().join(format!("spoil-scene-{scene:03}"));
+        match how {
+            Some(command) => std::fs::write(file, command).unwrap(),
+            None => std::fs::remove_file(file).unwrap(),
+        }
+    }
+
     pub fn work_is_empty(&self) -> bool {
         std::fs::read_dir(self.folder.path().join("wörk 'in' 50%: x")).unwrap().count() == 0
     }
 }
 
-/// A script that writes down its last argument and becomes ffmpeg.
+/// A script that writes down its last argument and becomes ffmpeg, or what the scene's segment is spoiled with.
 fn counting_ffmpeg(folder: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = folder.join("ffmpeg");
     let log = folder.join("ffmpeg.log");
     let script = format!(
-        "#!/bin/sh\nfor last; do :; done\necho \"$last\" >> '{}'\nexec ffmpeg \"$@\"\n",
-        log.display()
+        "#!/bin/sh\nfor last; do :; done\necho \"$last\" >> '{}'\n\
+         spoil='{}'/\"spoil-${{PWD##*/}}\"\n[ ! -e \"$spoil\" ] || . \"$spoil\"\nexec ffmpeg \"$@\"\n",
+        log.display(),
+        folder.display(),
     );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -5,6 +5,7 @@
 
 mod floor;
 mod gauges;
+mod media;
 mod overload;
 mod report;
 mod roles;
@@ -101,6 +102,8 @@ enum Workload {
     },
     /// Five times what it can do.
     Overload,
+    /// The video step against one plain start of ffmpeg.
+    Media,
     /// Another process of the benchmark itself.
     #[command(hide = true)]
     Role { name: String, plan: String },
@@ -109,8 +112,11 @@ enum Workload {
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
+    /// How often.
     pub repeats: usize,
+    /// Before each measurement.
     pub warm_up: Duration,
+    /// Each measurement.
     pub window: Duration,
     /// For each part of the floor.
     pub floor: Duration,
@@ -149,64 +155,71 @@ fn bench(cli: &Cli) -> Result<()> {
         window: Duration::from_secs(cli.seconds),
         floor: Duration::from_secs(cli.seconds.min(5)),
     };
-    let (tables, figures) = tokio::runtime::Runtime::new()?.block_on(measure(&cli.workload, &effort))?;
-    show(&tables);
+    let (text, figures) = tokio::runtime::Runtime::new()?.block_on(measure(&cli.workload, &effort))?;
+    show(&text);
     if let Some(path) = &cli.json {
-        let all = json!({ "machine": gauges::machine(), "tables": tables, "figures": figures });
+        let all = json!({ "machine": gauges::machine(), "figures": figures });
         std::fs::write(path, serde_json::to_vec_pretty(&all)?).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
 
-async fn measure(workload: &Workload, effort: &Effort) -> Result<(Vec<Table>, Value)> {
+/// The result for people, and for programs.
+async fn measure(workload: &Workload, effort: &Effort) -> Result<(String, Value)> {
+    if let Workload::Media = workload {
+        let report = media::run(effort.repeats).await?;
+        return Ok((report.to_markdown(), serde_json::to_value(&report)?));
+    }
     let stage = Stage::start().await?;
-    let measured = match workload {
+    let (tables, figures) = play(&stage, workload, effort).await?;
+    stage.stop().await?;
+    let tables: Vec<String> = tables.iter().map(Table::markdown).collect();
+    Ok((tables.join("\n"), figures))
+}
+
+async fn play(stage: &Stage, workload: &Workload, effort: &Effort) -> Result<(Vec<Table>, Value)> {
+    Ok(match workload {
         Workload::W1 { in_flight } => {
-            let w1 = w1::run(&stage, &w1::levels(in_flight), effort).await?;
+            let w1 = w1::run(stage, &w1::levels(in_flight), effort).await?;
             (w1.tables(), serde_json::to_value(&w1)?)
         }
         Workload::W2 { rates } => {
-            let points = w2::run(&stage, rates, effort).await?;
+            let points = w2::run(stage, rates, effort).await?;
             (w2::tables(&points), serde_json::to_value(&points)?)
         }
         Workload::W3 { steps } => {
-            let points = w3::run(&stage, steps, effort).await?;
+            let points = w3::run(stage, steps, effort).await?;
             (w3::tables(&points), serde_json::to_value(&points)?)
         }
         Workload::W4 { backlog } => {
-            let w4 = w4::run(&stage, *backlog, effort).await?;
+            let w4 = w4::run(stage, *backlog, effort).await?;
             (w4::tables(&w4), serde_json::to_value(&w4)?)
         }
         Workload::W5 { finished } => {
-            let points = w5::run(&stage, finished, effort).await?;
+            let points = w5::run(stage, finished, effort).await?;
             (w5::tables(&points), serde_json::to_value(&points)?)
         }
         Workload::W6 { pollers } => {
-            let points = w6::run(&stage, pollers, effort).await?;
+            let points = w6::run(stage, pollers, effort).await?;
             (w6::tables(&points), serde_json::to_value(&points)?)
         }
         Workload::W7 { servers } => {
-            let points = w7::run(&stage, servers, effort).await?;
+            let points = w7::run(stage, servers, effort).await?;
             (w7::tables(&points, servers), serde_json::to_value(&points)?)
         }
         Workload::W8 { minutes } => {
-            let w8 = w8::run(&stage, *minutes, effort).await?;
+            let w8 = w8::run(stage, *minutes, effort).await?;
             (w8::tables(&w8), serde_json::to_value(&w8)?)
         }
         Workload::Overload => {
-            let stretches = overload::run(&stage, effort).await?;
+            let stretches = overload::run(stage, effort).await?;
             (overload::tables(&stretches), serde_json::to_value(&stretches)?)
         }
-        Workload::Role { .. } => anyhow::bail!("a role is no workload"),
-    };
-    stage.stop().await?;
-    Ok(measured)
+        Workload::Media | Workload::Role { .. } => anyhow::bail!("it needs no PostgreSQL"),
+    })
 }
 
 #[allow(clippy::print_stdout)] // the result
-fn show(tables: &[Table]) {
-    println!("Machine: {}\n", gauges::machine());
-    for table in tables {
-        println!("{}", table.markdown());
-    }
+fn show(text: &str) {
+    println!("Machine: {}\n\n{text}", gauges::machine());
 }

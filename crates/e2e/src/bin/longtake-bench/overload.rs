@@ -54,7 +54,8 @@ pub async fn run(stage: &Stage, effort: &Effort) -> Result<Vec<Stretch>> {
         let lost = holders.ask::<Held>("look").await?.lost;
         stretches.push(stretch(what, offered, &seen, memory_mib, lost));
     }
-    let best = Stretch { what: "best", done: best, offered: best, ..stretch("", 0.0, &Seen::default(), 0.0, 0) };
+    let best =
+        Stretch { what: "best", done: best, offered: best, ..stretch("", 0.0, &Seen::default(), 0.0, 0) };
     stretches.insert(0, best);
     // All that was acknowledged has ended well.
     scene.complete().await?;
@@ -76,7 +77,16 @@ fn stretch(what: &'static str, offered: f64, seen: &Seen, memory_mib: f64, lost:
 }
 
 pub fn tables(stretches: &[Stretch]) -> Vec<Table> {
-    let head = ["offered", "runs/s offered", "done", "of the best", "refused/s", "p99 ms", "server MiB", "leases lost"];
+    let head = [
+        "offered",
+        "runs/s offered",
+        "done",
+        "of the best",
+        "refused/s",
+        "p99 ms",
+        "server MiB",
+        "leases lost",
+    ];
     let mut table = Table::new("Overload: 1,000 steps heartbeat beside it", &head);
     for stretch in stretches {
         table.row([

@@ -43,7 +43,11 @@ pub async fn run(stage: &Stage, rates: &[f64], effort: &Effort) -> Result<Vec<Po
 }
 
 fn window(rate: f64, effort: &Effort) -> Duration {
-    if rate < 100.0 { effort.window.max(Duration::from_secs(20)) } else { effort.window.max(Duration::from_secs_f64(10_100.0 / rate)) }
+    if rate < 100.0 {
+        effort.window.max(Duration::from_secs(20))
+    } else {
+        effort.window.max(Duration::from_secs_f64(10_100.0 / rate))
+    }
 }
 
 /// What a load at this rate sees.
@@ -81,7 +85,9 @@ pub fn tables(points: &[Point]) -> Vec<Table> {
             figure(&|point| point.latency.p50 / point.floor_ms).show(2),
         ]);
         for name in at().next().into_iter().flat_map(|point| point.legs.keys()) {
-            let leg = |of: &dyn Fn(&Quantiles) -> f64| Figure::of(at().filter_map(|point| point.legs.get(name)).map(of)).show(2);
+            let leg = |of: &dyn Fn(&Quantiles) -> f64| {
+                Figure::of(at().filter_map(|point| point.legs.get(name)).map(of)).show(2)
+            };
             legs.row([format!("{rate}"), name.clone(), leg(&|it| it.p50), leg(&|it| it.p99)]);
         }
     }

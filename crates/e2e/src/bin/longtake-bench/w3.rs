@@ -13,7 +13,8 @@ use crate::stage::{Role, Scene, Stage, create_runs, with_definition};
 use crate::w2;
 
 /// A step that lasts: held by an executor for as long as the measurement takes.
-pub const HOLD: &str = "format = 1\nname = \"hold\"\n\n[[step]]\nname = \"hold\"\nheartbeat_timeout = \"30s\"\n";
+pub const HOLD: &str =
+    "format = 1\nname = \"hold\"\n\n[[step]]\nname = \"hold\"\nheartbeat_timeout = \"30s\"\n";
 /// Steps that one executor holds.
 const EACH: usize = 100;
 
@@ -89,7 +90,14 @@ pub async fn hold(scene: &mut Scene<'_>, steps: usize) -> Result<Role> {
 
 pub fn tables(points: &[Point]) -> Vec<Table> {
     let head = [
-        "running steps", "heartbeats", "server cores", "postgres cores", "WAL B a heartbeat", "W2 p50 / p99 without, ms", "with, ms", "p99 ratio",
+        "running steps",
+        "heartbeats",
+        "server cores",
+        "postgres cores",
+        "WAL B a heartbeat",
+        "W2 p50 / p99 without, ms",
+        "with, ms",
+        "p99 ratio",
     ];
     let mut table = Table::new("W3: steps that heartbeat every 5 s, 100 to an executor", &head);
     for point in points {

@@ -24,8 +24,13 @@ pub async fn run(stage: &Stage, many: &[usize], effort: &Effort) -> Result<Vec<P
     let mut points = Vec::new();
     for pollers in many.iter().copied() {
         let mut scene = stage.scene(1).await?;
-        let plan =
-            Plan { server: scene.servers[0].url(), queue: "hold".to_owned(), executors: pollers, steps: 0, every: 5.0 };
+        let plan = Plan {
+            server: scene.servers[0].url(),
+            queue: "hold".to_owned(),
+            executors: pollers,
+            steps: 0,
+            every: 5.0,
+        };
         let mut role = Role::start("holders", &plan)?;
         let mut look = 0;
         while role.ask::<Held>("look").await?.parked < pollers as u64 {

@@ -31,7 +31,8 @@ pub async fn run(stage: &Stage, many: &[usize], effort: &Effort) -> Result<Vec<P
 
 pub fn tables(points: &[Point], many: &[usize]) -> Vec<Table> {
     let mut table = Table::new("W7: servers over one database", &["servers", "runs/s", "of one"]);
-    let rates = |servers: usize| points.iter().filter(move |it| it.servers == servers).map(|it| it.runs_per_second);
+    let rates =
+        |servers: usize| points.iter().filter(move |it| it.servers == servers).map(|it| it.runs_per_second);
     for servers in many.iter().copied() {
         let ratios = rates(servers).zip(rates(many[0])).map(|(rate, one)| rate / one);
         table.row([servers.to_string(), Figure::of(rates(servers)).show(0), Figure::of(ratios).show(2)]);

@@ -84,6 +84,9 @@ pub fn tables(w8: &W8) -> Vec<Table> {
         ]);
     }
     let ratio = w8.knee_after / w8.knee_before;
-    table.note(format!("W1 at its knee: {:.0} runs/s before, {:.0} after ({ratio:.2}).", w8.knee_before, w8.knee_after));
+    table.note(format!(
+        "W1 at its knee: {:.0} runs/s before, {:.0} after ({ratio:.2}).",
+        w8.knee_before, w8.knee_after
+    ));
     vec![table]
 }
