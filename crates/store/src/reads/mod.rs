@@ -166,11 +166,17 @@ impl Reads {
 
     /// What each table takes on disk.
     pub async fn sizes(&self) -> Result<Vec<TableSize>, Error> {
+        // Partitions count as the table that they are of.
         const SIZES: &str = "
-            select relname::text, pg_total_relation_size(oid), greatest(reltuples, 0)::bigint
-            from pg_class
-            where relkind = 'r' and relnamespace = (select relnamespace from pg_class where oid = 'run'::regclass)
-            order by relname";
+            select whole.relname::text, sum(pg_total_relation_size(part.oid))::bigint,
+                sum(greatest(part.reltuples, 0))::bigint
+            from pg_class as part
+            left join pg_inherits on inhrelid = part.oid
+            join pg_class as whole on whole.oid = coalesce(inhparent, part.oid)
+            where part.relkind = 'r'
+                and part.relnamespace = (select relnamespace from pg_class where oid = 'run'::regclass)
+            group by whole.relname
+            order by whole.relname";
         let row = |row: &PgRow| -> Result<TableSize, sqlx::Error> {
             Ok(TableSize { table: row.try_get(0)?, bytes: row.try_get(1)?, rows: row.try_get(2)? })
         };

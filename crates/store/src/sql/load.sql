@@ -24,9 +24,10 @@ select 0 as kind, run_no, run_id, version as number, 0::smallint as step, 0 as a
 from run
 where run_no = any (array(select run_no from wanted))
 union all
-select 1, run_no, null, first_event, 0::smallint, 0, 0, 0, null, events, '', '', 0, 0, null, null, null
-from history
-where run_no = any (array(select run_no from wanted))
+select 1, h.run_no, null, h.first_event, 0::smallint, 0, 0, 0, null, h.events, '', '', 0, 0, null, null, null
+from wanted
+-- Run by run: only so is each looked for in its own partition alone.
+cross join lateral (select run_no, first_event, events from history where history.run_no = wanted.run_no offset 0) as h
 union all
 select 2, run_no, null, sequence, step, attempt, done, total, at, null, data, artifacts, 0, 0, null, null, null
 from checkpoint

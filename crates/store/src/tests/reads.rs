@@ -219,7 +219,10 @@ async fn the_rest_can_be_read() {
     assert_eq!(page(reads.sessions(None, 3).await.unwrap()), sessions[..3]);
     assert_eq!(page(reads.sessions(Some(sessions[2]), 3).await.unwrap()), sessions[3..]);
     let sizes = reads.sizes().await.unwrap();
-    assert!(sizes.iter().any(|size| size.table == "session" && size.bytes > 0));
+    for table in ["session", "history"] {
+        let size = sizes.iter().filter(|size| size.table.starts_with(table) && size.table != "history_range");
+        assert_eq!(size.map(|size| size.bytes > 0).collect::<Vec<_>>(), [true], "{table}");
+    }
     client.lane.housekeep(&Housekeep::default()).await.unwrap();
     assert!(reads.runs(&[]).await.unwrap().is_empty());
     assert!(reads.runs(&[RunId(Uuid::new_v4())]).await.unwrap().is_empty());

@@ -6,7 +6,7 @@ use super::support::Database;
 use crate::Error;
 
 const TABLES: &str =
-    "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'S')
+    "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'S')
     and relname <> '_sqlx_migrations'";
 
 #[tokio::test]
@@ -61,8 +61,8 @@ async fn a_schema_refuses_only_the_binaries_that_it_excludes() {
 #[tokio::test]
 async fn every_table_says_what_it_is_for_and_every_migration_whom_it_serves() {
     let database = Database::new().await;
-    let silent = "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'
-        and relname <> '_sqlx_migrations' and obj_description(oid) is null";
+    let silent = "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
+        and not relispartition and relname <> '_sqlx_migrations' and obj_description(oid) is null";
     assert_eq!(database.count(silent).await, 0);
     let unmarked = "select count(*) from _sqlx_migrations as m
         where not exists (select from schema_version as s where s.version = m.version)";
