@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use longtake_engine::time::Timestamp;
+use longtake_engine::time::{self, Timestamp};
 use sqlx::ConnectOptions;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -13,6 +13,7 @@ use crate::error::{Answer, Error};
 use crate::lane::{LaneConnection, presence};
 use crate::line::Delays;
 use crate::reads::Reads;
+use crate::retention::Retention;
 use crate::{schema, settings};
 
 /// How long a database that is not up yet is waited for.
@@ -120,6 +121,11 @@ impl Store {
     /// Reads past the lanes.
     pub fn reads(&self) -> Reads {
         Reads::new(self.pool.clone())
+    }
+
+    /// What removes runs that ended so long ago, so many in a statement.
+    pub fn retention(&self, keep: time::Duration, runs_at_once: usize) -> Retention {
+        Retention::new(&self.options, keep, runs_at_once)
     }
 
     #[cfg(test)]

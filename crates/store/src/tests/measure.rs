@@ -1,4 +1,4 @@
-//! What a run costs: WAL and time of the write statement. Printed, not asserted.
+//! What a run costs: WAL and time of the write statement, of reading it again, and of removing it. Printed, not asserted.
 //!
 //! `cargo test -p longtake-store measure -- --ignored --nocapture --test-threads=1`
 
@@ -8,6 +8,7 @@ use longtake_engine::ids::SessionId;
 use longtake_engine::lane::work::{Committed, Load, RunWrite, Write};
 use sqlx::Row;
 
+use super::plans::extend_to;
 use super::support::{Client, Database, Model, after, batch, encoded, renewal, seconds, session};
 
 /// What the server has done so far.
@@ -20,14 +21,20 @@ struct Spent {
 }
 
 async fn spent(database: &Database, client: &mut Client) -> Spent {
+    spent_by(database, client, "longtake lane").await
+}
+
+/// What the backend of this name has, too.
+async fn spent_by(database: &Database, client: &mut Client, backend: &'static str) -> Spent {
     // Statistics of a backend are a second late, and are reported when it becomes idle.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     client.lane.load(&Load::default()).await.expect("the lane answers");
     tokio::time::sleep(Duration::from_millis(100)).await;
     let sql = "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8, wal_records::float8, wal_fpi::float8,
-        (select pid from pg_stat_activity where application_name = 'longtake lane' and datname = current_database())
+        (select pid from pg_stat_activity where application_name = $1 and datname = current_database())
         from pg_stat_wal";
-    let row = sqlx::query(sql).fetch_one(database.store.pool()).await.expect("statistics are on");
+    let row =
+        sqlx::query(sql).bind(backend).fetch_one(database.store.pool()).await.expect("statistics are on");
     let pid: i32 = row.get(3);
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let ticks = stat.split(' ').skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>();
@@ -91,13 +98,83 @@ async fn round(client: &mut Client, models: &mut [Model], way: Way, holder: Sess
     }
 }
 
+/// What it costs that a lane has forgotten a run.
+async fn read_again(database: &Database, client: &mut Client, models: &[&Model], size: usize) {
+    let before = spent(database, client).await;
+    let mut loads = 0.0;
+    for models in models.chunks(size).take(1000) {
+        let runs = models.iter().map(|model| (model.id, false)).collect();
+        let loaded = client.lane.load(&Load { runs, ready: [].into() }).await.expect("the lane answers");
+        assert_eq!(loaded.runs.len(), models.len());
+        loads += 1.0;
+    }
+    let after = spent(database, client).await;
+    println!("  read again: {:.0} us a load", (after.cpu_seconds - before.cpu_seconds) * 1e6 / loads);
+}
+
+#[tokio::test]
+#[ignore = "a measurement: run it alone, with --nocapture"]
+async fn measure_a_removal() {
+    for row_by_row in [false, true] {
+        let database = database().await;
+        let workflow = database.workflow(4).await;
+        let mut client = database.lane().await;
+        let (size, rounds) = (500, 60);
+        for _ in 0..rounds {
+            let mut models: Vec<Model> = (0..size).map(|_| Model::new(&workflow)).collect();
+            round(&mut client, &mut models, Way::Direct, session()).await;
+        }
+        // Of what was thinned, history goes with its run.
+        let thinned =
+            sqlx::query("update history_range set thinned = $1, began_at = '2026-01-01Z' where range_no = 0");
+        thinned.bind(row_by_row).execute(database.store.pool()).await.expect("it is stored");
+        let mut retention = database.store.retention(seconds(300), 1000);
+        retention.set_clock(after(21));
+        retention.tick().await.expect("a range is left");
+        retention.set_clock(after(343));
+        let before = spent_by(&database, &mut client, "longtake retention").await;
+        let (mut ticks, mut longest) = (0, Duration::ZERO);
+        loop {
+            let began = Instant::now();
+            let more = retention.tick().await.expect("runs are removed").more;
+            ticks += 1;
+            if !more {
+                println!("  the last tick took {:?}", began.elapsed());
+                break;
+            }
+            longest = longest.max(began.elapsed());
+        }
+        let after = spent_by(&database, &mut client, "longtake retention").await;
+        let runs = f64::from(size * rounds);
+        println!(
+            "history {}: {:.0} us of the server's CPU a run, {:.0} B of WAL; {ticks} ticks, at most {longest:?} each",
+            if row_by_row { "row by row" } else { "by its partition" },
+            (after.cpu_seconds - before.cpu_seconds) * 1e6 / runs,
+            (after.wal_bytes - before.wal_bytes) / runs,
+        );
+    }
+}
+
 #[tokio::test]
 #[ignore = "a measurement: run it alone, with --nocapture"]
 async fn measure_a_run() {
+    for ranges in [3, 40] {
+        println!("{ranges} ranges of history");
+        measure_with(ranges).await;
+    }
+}
+
+async fn database() -> Database {
     let database = Database::new().await;
     // The disk is not what is measured.
     let sql = "do $$ begin execute format('alter database %I set synchronous_commit = off', current_database()); end $$";
     sqlx::query(sql).execute(database.store.pool()).await.expect("the setting is taken");
+    database
+}
+
+async fn measure_with(ranges: usize) {
+    let database = database().await;
+    extend_to(&database, ranges).await;
     let workflow = database.workflow(4).await;
     let mut client = database.lane().await;
     let holder = session();
@@ -130,6 +207,8 @@ async fn measure_a_run() {
             cpu / writes,
             sum.took * 1e6 / writes,
         );
+        let all: Vec<&Model> = all.iter().flatten().collect();
+        read_again(&database, &mut client, &all, size).await;
     }
     let sql = "select relname::text, n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where n_tup_upd > 0 order by 1";
     for row in sqlx::query(sql).fetch_all(database.store.pool()).await.unwrap() {

@@ -7,6 +7,7 @@ mod outage;
 mod plans;
 mod races;
 mod reads;
+mod retention;
 mod schema;
 mod sessions;
 mod support;

@@ -8,6 +8,8 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use super::support::Database;
 use crate::lane::{self, Shape};
 use crate::line::SETTINGS;
+use crate::retention::plan::{Range, WIDTH};
+use crate::retention::{self, extend};
 
 /// Tables that grow with the runs.
 const LARGE: [&str; 9] =
@@ -39,6 +41,11 @@ async fn plan(connection: &mut PgConnection, statement: &str, types: &BTreeMap<u
     sqlx::Row::get::<sqlx::types::Json<Value>, _>(&plan, 0).0
 }
 
+/// Whether it holds a range of history.
+fn is_partition(table: &str) -> bool {
+    table.strip_prefix("history_").is_some_and(|range| range.parse::<i64>().is_ok())
+}
+
 /// What is wrong with a plan.
 fn problems(node: &Value, problems: &mut Vec<String>) {
     match node {
@@ -47,7 +54,8 @@ fn problems(node: &Value, problems: &mut Vec<String>) {
             let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
             let (kind, table) = (text("Node Type"), text("Relation Name"));
             let by_key = fields.contains_key("Index Cond");
-            let walk = kind.ends_with("Scan") && LARGE.contains(&table) && !by_key;
+            let is_large = LARGE.contains(&table) || is_partition(table);
+            let walk = kind.ends_with("Scan") && is_large && !by_key;
             if walk || kind == "Hash Join" || kind == "Merge Join" {
                 problems.push(format!("{kind} {table}"));
             }
@@ -130,5 +138,51 @@ async fn lanes_go_by_index_at_any_size() {
         if runs == 1 {
             check_the_check(&mut connection).await;
         }
+        if runs == 200 {
+            extend_to(&database, 40).await;
+        }
+    }
+}
+
+/// So many partitions of history.
+pub(super) async fn extend_to(database: &Database, ranges: usize) {
+    let mut connection = database.connect().await;
+    let (no, ends_before) =
+        ("select max(range_no) from history_range", "select max(ends_before) from history_range");
+    for _ in usize::try_from(database.count("select count(*) from history_range").await).unwrap()..ranges {
+        let (no, starts_at) = (database.count(no).await + 1, database.count(ends_before).await);
+        let range = Range { no, starts_at, ends_before: starts_at + WIDTH, began_at: None, thinned: false };
+        extend(&mut connection, &range).await.expect("a range is made");
+    }
+}
+
+/// So does what removes runs: by key, and through all runs only in the order of their numbers.
+#[tokio::test]
+async fn removing_goes_by_index_at_any_size() {
+    let database = Database::new().await;
+    let mut connection = database.connect().await;
+    connection.execute(retention::SETTINGS).await.unwrap();
+    extend_to(&database, 8).await;
+    connection.execute("create table history_left (like history including all)").await.unwrap();
+    for runs in [1, 10, 200, 50_000] {
+        let tables = LARGE.join(", ");
+        connection.execute(AssertSqlSafe(format!("truncate {tables}"))).await.unwrap();
+        fill(&mut connection, runs).await;
+        for mode in ["force_generic_plan", "force_custom_plan"] {
+            let set = format!("set plan_cache_mode = {mode}");
+            connection.execute(AssertSqlSafe(set)).await.unwrap();
+            for (name, statement) in [
+                ("remove", retention::REMOVE),
+                ("copy", retention::thin::THIN_COPY),
+                ("left", retention::thin::LEFT),
+            ] {
+                let mut own = BTreeMap::new();
+                types(statement, &mut own);
+                let mut found = Vec::new();
+                problems(&plan(&mut connection, statement, &own).await, &mut found);
+                assert!(found.is_empty(), "{name}, {runs} runs, {mode}: {found:?}");
+            }
+        }
+        connection.execute("vacuum analyze").await.unwrap();
     }
 }

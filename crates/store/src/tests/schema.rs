@@ -1,8 +1,14 @@
 //! Migrations, and who may serve.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use longtake_engine::command::Operation;
+use longtake_engine::definition::Workflow;
+use longtake_engine::run::NewRun;
 use sqlx::Executor;
 
-use super::support::Database;
+use super::support::{Client, Database, Model, after, seconds, session};
 use crate::Error;
 
 const TABLES: &str =
@@ -23,6 +29,73 @@ async fn the_schema_goes_up_and_down_and_up() {
         store.migrate_down(0).await.expect("down");
         assert_eq!(database.count(TABLES).await, 0);
     }
+}
+
+/// Runs in three states, in the order of their numbers.
+async fn runs(client: &mut Client, workflow: &Arc<Workflow>, now: i64) -> Vec<Model> {
+    let mut models: Vec<Model> = (0..3).map(|_| Model::new(workflow)).collect();
+    for (index, model) in models.iter_mut().enumerate() {
+        let labels = BTreeMap::from([("index".to_owned(), index.to_string())]);
+        model.create_as(NewRun { labels, ..model.request() }, after(now));
+        client.commit(&mut [model]).await;
+        model.lease(0, session(), after(now));
+        if index > 0 {
+            model.complete(0, after(now + 1));
+        }
+        if index > 1 {
+            model.operate(Operation::Cancel { reason: "test".to_owned() }, after(now + 2));
+        }
+        client.commit(&mut [model]).await;
+    }
+    models
+}
+
+async fn read(database: &Database, models: &[Model]) -> String {
+    let ids: Vec<_> = models.iter().map(|model| model.id).collect();
+    let runs = database.store.reads().runs(&ids).await.expect("runs can be read");
+    assert_eq!(runs.len(), models.len());
+    format!("{runs:?}")
+}
+
+#[tokio::test]
+async fn runs_outlive_the_way_to_ranges_of_history_and_back() {
+    let database = Database::new().await;
+    let workflow = database.workflow(2).await;
+    let mut models = Vec::new();
+    for round in 0..3 {
+        database.store.migrate_down(1).await.expect("down");
+        assert_eq!(database.count("select count(*) from pg_inherits").await, 0);
+        // The same lane, over the change: what it has prepared is still good.
+        let mut client = database.lane().await;
+        let before = read(&database, &models).await;
+        let new = runs(&mut client, &workflow, round * 100).await;
+        assert_eq!(read(&database, &models).await, before);
+        models.extend(new);
+        let before = read(&database, &models).await;
+        database.store.migrate().await.expect("up");
+        assert_eq!(read(&database, &models).await, before);
+        let open = &mut models[usize::try_from(round).unwrap() * 3];
+        open.complete(0, after(round * 100 + 9));
+        assert_eq!(client.commit(&mut [open]).await.len(), 1);
+        models.extend(runs(&mut client, &workflow, round * 100 + 50).await);
+        // Some ranges further.
+        let mut retention = database.store.retention(seconds(30), 100);
+        let mut connection = retention.connect().await;
+        for _ in 0..2 {
+            let next = "select min(ends_before) from history_range where ends_before > (select last_value from run_no)";
+            crate::retention::begin(&mut connection, database.count(next).await).await.unwrap();
+            retention.see_to_ranges(&mut connection).await.unwrap();
+            models.extend(runs(&mut client, &workflow, round * 100 + 50).await);
+        }
+    }
+    let partitions = "select count(distinct tableoid) from history";
+    assert_eq!(database.count(partitions).await, 3);
+    assert_eq!(models.len(), 36);
+    let before = read(&database, &models).await;
+    database.store.migrate_down(1).await.expect("down");
+    assert_eq!(read(&database, &models).await, before);
+    database.store.migrate().await.expect("up");
+    assert_eq!(read(&database, &models).await, before);
 }
 
 #[tokio::test]
@@ -61,7 +134,8 @@ async fn a_schema_refuses_only_the_binaries_that_it_excludes() {
 #[tokio::test]
 async fn every_table_says_what_it_is_for_and_every_migration_whom_it_serves() {
     let database = Database::new().await;
-    let silent = "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
+    let silent =
+        "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
         and not relispartition and relname <> '_sqlx_migrations' and obj_description(oid) is null";
     assert_eq!(database.count(silent).await, 0);
     let unmarked = "select count(*) from _sqlx_migrations as m
