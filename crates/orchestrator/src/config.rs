@@ -4,6 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What an operator who says nothing gets: long enough to look into what went wrong a month ago, as the services do that keep
+/// histories for others, and a disk that does not fill up.
+pub const RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
 /// A server's configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,6 +25,8 @@ pub struct Config {
     pub replica: Option<String>,
     /// The database was restored, or lost commits: delete every session first, and credit no outage.
     pub after_restore: bool,
+    /// How long runs are kept after they ended; for ever when absent.
+    pub retention: Option<Duration>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -50,6 +56,12 @@ pub struct Limits {
     pub read_connections: u32,
     /// How long a stop waits for calls under way.
     pub drain: Duration,
+    /// Runs that are removed in one statement, at most.
+    pub removal_runs: usize,
+    /// How many times as long as a removal took nothing is removed: what a backlog leaves to the lane.
+    pub removal_rests: u32,
+    /// How often it is looked for runs to remove, at the least; more often when they are kept for less than an hour.
+    pub removal_interval: Duration,
 }
 
 impl Default for Config {
@@ -62,6 +74,7 @@ impl Default for Config {
             migrate: true,
             replica: None,
             after_restore: false,
+            retention: Some(RETENTION),
             limits: Limits::default(),
         }
     }
@@ -81,6 +94,9 @@ impl Default for Limits {
             waiting_submits: 8_192,
             read_connections: 8,
             drain: Duration::from_secs(20),
+            removal_runs: 1_000,
+            removal_rests: 4,
+            removal_interval: Duration::from_secs(60),
         }
     }
 }

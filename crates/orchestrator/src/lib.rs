@@ -10,6 +10,7 @@ pub mod errors;
 mod http;
 pub mod hub;
 pub mod lane;
+mod retention;
 mod serve;
 pub mod services;
 pub mod stored;
@@ -18,5 +19,5 @@ mod unreadable;
 pub mod validate;
 pub mod workflows;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, RETENTION};
 pub use serve::{ServeError, migrate, migrate_down, serve};

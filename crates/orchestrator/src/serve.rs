@@ -102,6 +102,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         announce("HTTP", &http);
         tokio::spawn(crate::http::serve(http, reads, stop.clone()));
     }
+    if let Some(keep) = config.retention {
+        tokio::spawn(crate::retention::run(store.clone(), keep, limits.clone(), stop.clone()));
+    }
     announce("gRPC", &grpc);
     let served = serve_grpc(grpc, shared, &limits, stop, driving, abandon).await;
     store.end_service(replica).await;

@@ -26,6 +26,7 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::progress::run_state;
 use crate::{format, output};
+pub(crate) use serve::{Kept, parse_retention};
 
 /// What to do.
 #[derive(Debug, Subcommand)]

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use longtake_orchestrator::Config;
 
 use crate::exit::{Ended, Exit};
+use crate::format::parse_span;
 use crate::signals::Stop;
 
 /// `longtake serve`.
@@ -31,6 +33,18 @@ pub(crate) struct ServeArgs {
     /// The folder of workflow definitions.
     #[arg(long, env = "LONGTAKE_WORKFLOWS", value_name = "DIR", default_value = "workflows")]
     workflows: PathBuf,
+    /// How long runs are kept after they ended, such as 30d; `off` keeps them for ever.
+    ///
+    /// Then they are removed with all that belongs to them, and their request ids may be used again; stored artifacts are not
+    /// touched. A run that has not ended is never removed. The same for every server on a database.
+    #[arg(
+        long,
+        env = "LONGTAKE_RETENTION",
+        value_name = "SPAN",
+        default_value = "30d",
+        value_parser = parse_retention
+    )]
+    retention: Kept,
     /// Leave the schema as it is: `longtake migrate` is run on its own.
     #[arg(long, env = "LONGTAKE_NO_MIGRATE")]
     no_migrate: bool,
@@ -40,6 +54,25 @@ pub(crate) struct ServeArgs {
     /// Drain when standard input ends: for a parent that holds it open.
     #[arg(long, hide = true)]
     while_input_is_open: bool,
+}
+
+/// How long runs are kept after they ended; absent for ever.
+pub(crate) type Kept = Option<Duration>;
+
+/// What is longer is no retention, and beyond the times that a database knows.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Reads a span, or `off`.
+pub(crate) fn parse_retention(text: &str) -> Result<Kept, String> {
+    match text {
+        "off" => Ok(None),
+        _ => match parse_span(text)? {
+            span if span > LONGEST => {
+                Err("more than a hundred years: write off to keep runs for ever".to_owned())
+            }
+            span => Ok(Some(span)),
+        },
+    }
 }
 
 /// Where HTTP listens, if it does.
@@ -70,6 +103,7 @@ pub(super) async fn execute(args: ServeArgs) -> anyhow::Result<Exit> {
         workflows: args.workflows,
         migrate: !args.no_migrate,
         after_restore: args.after_restore,
+        retention: args.retention,
         ..Config::default()
     };
     let stop = Stop::on_signals()?;
@@ -82,5 +116,20 @@ pub(super) async fn execute(args: ServeArgs) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         () = stop.now.cancelled() => Ok(Exit::Interrupted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_is_a_span_or_off() {
+        assert_eq!(parse_retention("off"), Ok(None));
+        assert_eq!(parse_retention("30d"), Ok(Some(longtake_orchestrator::RETENTION)));
+        assert_eq!(parse_retention("90s"), Ok(Some(Duration::from_secs(90))));
+        for text in ["", "0s", "30", "never", "36501d"] {
+            assert!(parse_retention(text).is_err(), "{text}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::StackOptions;
+use crate::commands::{Kept, parse_retention};
 use crate::format::parse_span;
 use crate::worker;
 
@@ -33,6 +34,15 @@ pub(crate) struct StackArgs {
     /// How long running steps may take to come to a checkpoint when everything is stopped.
     #[arg(long, env = "LONGTAKE_GRACE", value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
     grace: Duration,
+    /// How long runs are kept after they ended, such as 30d; `off` keeps them for ever. Artifacts are not touched.
+    #[arg(
+        long,
+        env = "LONGTAKE_RETENTION",
+        value_name = "SPAN",
+        default_value = "30d",
+        value_parser = parse_retention
+    )]
+    retention: Kept,
 }
 
 impl StackArgs {
@@ -53,6 +63,7 @@ impl StackArgs {
             video_jobs: self.video_jobs,
             queues: worker::QUEUES.map(str::to_owned).to_vec(),
             grace: self.grace,
+            retention: self.retention,
             quiet: true,
         }
     }

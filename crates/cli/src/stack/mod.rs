@@ -67,6 +67,8 @@ pub(crate) struct StackOptions {
     pub(crate) queues: Vec<String>,
     /// What a drain leaves to running steps.
     pub(crate) grace: Duration,
+    /// How long runs are kept after they ended; absent for ever.
+    pub(crate) retention: Option<Duration>,
     /// Write what the parts log into files in `data_dir`, instead of handing it on.
     pub(crate) quiet: bool,
 }
@@ -318,12 +320,15 @@ impl Plan<'_> {
 
     fn server(&self, grpc: SocketAddr, database_url: &str, workflows: &Path) -> anyhow::Result<Child> {
         let http = self.options.http_listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let retention =
+            self.options.retention.map_or_else(|| "off".to_owned(), |span| format!("{}ms", span.as_millis()));
         let arguments = vec![
             "serve".to_owned(),
             "--while-input-is-open".to_owned(),
             format!("--grpc-listen={grpc}"),
             format!("--http-listen={http}"),
             format!("--workflows={}", workflows.display()),
+            format!("--retention={retention}"),
         ];
         // Not on the command line, which everybody on this machine can read.
         let child = self.child("server", SERVER_GRACE, arguments)?;
