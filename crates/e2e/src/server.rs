@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::{Client, Process, eventually, process};
 
@@ -20,6 +21,7 @@ pub struct Server {
     folder: PathBuf,
     database: String,
     definitions: PathBuf,
+    more: Vec<String>,
     grpc: u16,
     http: u16,
     process: Process,
@@ -28,16 +30,29 @@ pub struct Server {
 impl Server {
     /// Starts one on free ports; its log is in `folder`.
     pub async fn start(name: &str, folder: &Path, database: &str, definitions: &Path) -> Server {
+        Server::start_told(name, folder, database, definitions, &[]).await
+    }
+
+    /// Starts one that is told `more` on its command line.
+    pub async fn start_told(
+        name: &str,
+        folder: &Path,
+        database: &str,
+        definitions: &Path,
+        more: &[&str],
+    ) -> Server {
         let (grpc, http) = (free_port(), free_port());
-        let process = spawn(name, folder, database, definitions, grpc, http);
+        let more: Vec<String> = more.iter().copied().map(str::to_owned).collect();
+        let command = command(database, definitions, &more, grpc, http);
         let mut server = Server {
             name: name.to_owned(),
             folder: folder.to_owned(),
             database: database.to_owned(),
             definitions: definitions.to_owned(),
+            more,
             grpc,
             http,
-            process,
+            process: Process::start(name, command, folder),
         };
         server.ready().await;
         server
@@ -49,8 +64,8 @@ impl Server {
     /// When it has not ended, or does not become ready.
     pub async fn restart(&mut self) {
         assert!(self.process.end().is_some(), "{} still runs", self.name);
-        self.process =
-            spawn(&self.name, &self.folder, &self.database, &self.definitions, self.grpc, self.http);
+        let command = command(&self.database, &self.definitions, &self.more, self.grpc, self.http);
+        self.process = Process::start(&self.name, command, &self.folder);
         self.ready().await;
     }
 
@@ -94,13 +109,13 @@ impl Server {
     }
 }
 
-fn spawn(name: &str, folder: &Path, database: &str, definitions: &Path, grpc: u16, http: u16) -> Process {
+fn command(database: &str, definitions: &Path, more: &[String], grpc: u16, http: u16) -> Command {
     let mut command = process::binary();
     command.arg("serve").args(["--database-url", database]);
     command.arg("--grpc-listen").arg(format!("127.0.0.1:{grpc}"));
     command.arg("--http-listen").arg(format!("127.0.0.1:{http}"));
-    command.arg("--workflows").arg(definitions);
-    Process::start(name, command, folder)
+    command.arg("--workflows").arg(definitions).args(more);
+    command
 }
 
 /// A port that nobody listens on. Below the range that systems take the ends of outgoing connections from, and never the same
