@@ -36,7 +36,8 @@ pub(crate) struct ServeArgs {
     /// How long runs are kept after they ended, such as 30d; `off` keeps them for ever.
     ///
     /// Then they are removed with all that belongs to them, and their request ids may be used again; stored artifacts are not
-    /// touched. A run that has not ended is never removed. The same for every server on a database.
+    /// touched. A run that has not ended is never removed. Say the same to every server on a database; its user has to own the
+    /// tables, as the one does that migrates.
     #[arg(
         long,
         env = "LONGTAKE_RETENTION",
