@@ -3,7 +3,7 @@
 -- Every other table is small beside it, is updated by lanes, and would cost every write a look at every partition.
 --
 -- The table as it was becomes the first partition: nothing is copied, but it is read once to prove that no number lies beyond
--- its end. Servers that are up wait for that, and on a large database their writes fail meanwhile, which callers try again.
+-- its end. Servers that are up wait for that; where it takes longer than the five seconds that a lane waits, their writes fail.
 -- Releases that know nothing of ranges serve on this schema: they never come to the end of a range, see `ends_before`.
 
 create table history_range (

@@ -9,8 +9,8 @@ pub(crate) const WIDTH: i64 = 10_000_000_000;
 const AHEAD: usize = 2;
 /// How many are made in one tick, at most.
 const MADE_AT_ONCE: usize = 10;
-/// The part of the retention that is one range. Whoever reads a run's history opens every partition: with 40 that took 0.7 ms more
-/// than without, with the 20 that this makes, half of it. And history stays for up to two ranges longer than its run.
+/// The part of the retention that is one range. Whoever reads a run's history opens every partition: with 40 of them that took 0.7 ms
+/// more than with none, so there are to be fewer. And history stays for up to two ranges longer than its run.
 const RANGES: i64 = 15;
 /// However short the retention.
 const SHORTEST: Duration = Duration::from_secs(1);
