@@ -231,8 +231,22 @@ impl Scene<'_> {
         Ok(counts)
     }
 
-    /// Copies the newest run of a workflow as it stands, row by row, so many times: what a long life would leave behind. Copies
-    /// count as another tenant's.
+    /// Puts a server that is told `more` in the place of those that are there.
+    pub async fn serve_told(&mut self, more: &[&str]) {
+        self.servers.clear();
+        let server = Server::start_told(
+            "server-told",
+            self.stage.dir(),
+            self.database.url(),
+            &shipped_definitions(),
+            more,
+        )
+        .await;
+        self.servers.push(server);
+    }
+
+    /// Copies the newest run of a workflow as it stands, row by row, so many times: what a year ago would have left behind.
+    /// Copies count as another tenant's.
     pub async fn clone_runs(&self, workflow: &str, many: usize) -> Result<()> {
         const CHUNK: usize = 100_000;
         let mut connection = self.database.connect().await;
@@ -282,7 +296,7 @@ const CLONE: &str = "
             run_no, run_id, created_at, workflow_no, priority, tenant, state, ended_at, saved, attempts, version, spent, step_states,
             lease_sessions
         )
-        select copy_no, copy_id, created_at, workflow_no, priority, 'clone', state, ended_at, saved, attempts, version, spent,
+        select copy_no, copy_id, created_at - interval '1 year', workflow_no, priority, 'clone', state, ended_at - interval '1 year', saved, attempts, version, spent,
             step_states, lease_sessions
         from copies, source
     ),

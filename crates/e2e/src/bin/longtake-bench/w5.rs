@@ -1,23 +1,26 @@
 //! W5: does it stay as fast when the tables hold millions of finished runs?
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::Effort;
 use crate::report::Table;
-use crate::stage::Stage;
+use crate::stage::{Scene, Stage};
 use crate::w4;
 
 /// One fill of the tables.
 #[derive(Debug, Clone, Serialize)]
 pub struct Point {
     pub finished: usize,
+    /// Whether retention was removing them meanwhile.
+    pub removing: bool,
     pub runs_per_second: f64,
     pub gib: f64,
 }
 
 pub async fn run(stage: &Stage, fills: &[usize], effort: &Effort) -> Result<Vec<Point>> {
     let mut scene = stage.scene(1).await?;
+    scene.serve_told(&["--retention", "off"]).await;
     let mut points = Vec::new();
     let mut there = 0;
     for finished in fills.iter().copied() {
@@ -25,13 +28,26 @@ pub async fn run(stage: &Stage, fills: &[usize], effort: &Effort) -> Result<Vec<
             scene.clone_runs("content", finished - there).await?;
             there = finished;
         }
-        let runs_per_second = w4::w1(&mut scene, effort).await?;
-        let size = "select pg_database_size(current_database())::float8 / 1073741824";
-        let gib = stage.number(scene.database.url(), size).await?;
-        eprintln!("{finished} finished: {runs_per_second:.0} runs/s, {gib:.1} GiB");
-        points.push(Point { finished, runs_per_second, gib });
+        points.push(point(&mut scene, finished, false, effort).await?);
     }
+    // They are a year old, and it removes them a thousand at a time while this is measured.
+    scene.serve_told(&["--retention", "30d"]).await;
+    points.push(point(&mut scene, there, true, effort).await?);
     Ok(points)
+}
+
+async fn point(scene: &mut Scene<'_>, finished: usize, removing: bool, effort: &Effort) -> Result<Point> {
+    let runs_per_second = w4::w1(scene, effort).await?;
+    let url = scene.database.url();
+    let size = "select pg_database_size(current_database())::float8 / 1073741824";
+    let gib = scene.stage.number(url, size).await?;
+    let left = scene.stage.number(url, "select count(*)::float8 from run where tenant = 'clone'").await?;
+    ensure!(
+        !removing || (1.0..finished as f64).contains(&left),
+        "{left} of {finished} are left: nothing was measured"
+    );
+    eprintln!("{finished} finished: {runs_per_second:.0} runs/s, {gib:.1} GiB, {left} left");
+    Ok(Point { finished, removing, runs_per_second, gib })
 }
 
 pub fn tables(points: &[Point]) -> Vec<Table> {
@@ -39,7 +55,7 @@ pub fn tables(points: &[Point]) -> Vec<Table> {
     let mut table = Table::new("W5: W1 (256 in flight, batches) over the number of finished runs", &head);
     for point in points {
         table.row([
-            point.finished.to_string(),
+            format!("{}{}", point.finished, if point.removing { ", being removed" } else { "" }),
             format!("{:.1}", point.gib),
             format!("{:.0}", point.runs_per_second),
             format!("{:.2}", point.runs_per_second / points[0].runs_per_second),
