@@ -22,7 +22,7 @@ use crate::validate::{self, INPUT_BYTES, Problems};
 
 use super::content::TENANT;
 use super::watch::WatchStream;
-use super::{Shared, answer_when, check_produced};
+use super::{Shared, answer_when, check_produced, page_token_invalid};
 
 /// The service.
 #[derive(Clone)]
@@ -185,10 +185,8 @@ fn page_start(token: &str, filters: &str) -> Result<Option<i64>, Refused> {
     if token.is_empty() {
         return Ok(None);
     }
-    let foreign = || {
-        let message = "page_token is not one of this list with these filters: start again without one";
-        Refused::new(Reason::PageTokenInvalid, message)
-    };
+    let foreign =
+        || page_token_invalid("is not one of this list with these filters: start again without one");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| foreign())?;
     let (last, digest) = bytes.split_first_chunk::<8>().ok_or_else(foreign)?;
     if *digest != Sha256::digest(filters)[..8] {
