@@ -37,6 +37,6 @@ pub use hand::Hand;
 pub use history::{causes, kind, kinds, refused_reports, step};
 pub use process::{Outcome, Process, Signal, binary, run};
 pub use requests::{content_request, span};
-pub use server::Server;
+pub use server::{Server, free_port, http_status};
 pub use spy::Spy;
 pub use world::World;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::{Client, Process, eventually, process};
 
@@ -20,6 +21,7 @@ pub struct Server {
     folder: PathBuf,
     database: String,
     definitions: PathBuf,
+    environment: Vec<(String, String)>,
     grpc: u16,
     http: u16,
     process: Process,
@@ -28,16 +30,31 @@ pub struct Server {
 impl Server {
     /// Starts one on free ports; its log is in `folder`.
     pub async fn start(name: &str, folder: &Path, database: &str, definitions: &Path) -> Server {
+        Server::start_in(name, folder, database, definitions, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_in(
+        name: &str,
+        folder: &Path,
+        database: &str,
+        definitions: &Path,
+        environment: &[(&str, &str)],
+    ) -> Server {
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (grpc, http) = (free_port(), free_port());
-        let process = spawn(name, folder, database, definitions, grpc, http);
+        let mut command = command(database, definitions, grpc, http);
+        command.envs(environment.iter().cloned());
         let mut server = Server {
             name: name.to_owned(),
             folder: folder.to_owned(),
             database: database.to_owned(),
             definitions: definitions.to_owned(),
+            environment,
             grpc,
             http,
-            process,
+            process: Process::start(name, command, folder),
         };
         server.ready().await;
         server
@@ -49,8 +66,9 @@ impl Server {
     /// When it has not ended, or does not become ready.
     pub async fn restart(&mut self) {
         assert!(self.process.end().is_some(), "{} still runs", self.name);
-        self.process =
-            spawn(&self.name, &self.folder, &self.database, &self.definitions, self.grpc, self.http);
+        let mut command = command(&self.database, &self.definitions, self.grpc, self.http);
+        command.envs(self.environment.iter().cloned());
+        self.process = Process::start(&self.name, command, &self.folder);
         self.ready().await;
     }
 
@@ -60,7 +78,7 @@ impl Server {
             if let Some(end) = process.end() {
                 panic!("the server ended before it was ready: {end}\n{}", process.said());
             }
-            match get(http, "/readyz").await {
+            match http_status(http, "/readyz").await {
                 Ok(200) => Ok(()),
                 other => Err(format!("/readyz: {other:?}")),
             }
@@ -70,7 +88,7 @@ impl Server {
 
     /// The status of an HTTP page of it.
     pub async fn http(&self, path: &str) -> std::io::Result<u16> {
-        get(self.http, path).await
+        http_status(self.http, path).await
     }
 
     /// Where it serves gRPC, as `host:port`.
@@ -94,18 +112,21 @@ impl Server {
     }
 }
 
-fn spawn(name: &str, folder: &Path, database: &str, definitions: &Path, grpc: u16, http: u16) -> Process {
+fn command(database: &str, definitions: &Path, grpc: u16, http: u16) -> Command {
     let mut command = process::binary();
     command.arg("serve").args(["--database-url", database]);
     command.arg("--grpc-listen").arg(format!("127.0.0.1:{grpc}"));
     command.arg("--http-listen").arg(format!("127.0.0.1:{http}"));
     command.arg("--workflows").arg(definitions);
-    Process::start(name, command, folder)
+    command
 }
 
 /// A port that nobody listens on. Below the range that systems take the ends of outgoing connections from, and never the same
 /// one twice: what was free a moment ago still is.
-fn free_port() -> u16 {
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 18_000;
     const MANY: u16 = 14_000;
@@ -120,7 +141,8 @@ fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-async fn get(port: u16, path: &str) -> std::io::Result<u16> {
+/// The status of an HTTP page on a port of this machine.
+pub async fn http_status(port: u16, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

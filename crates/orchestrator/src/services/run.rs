@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::codec::{self, Detail};
 use crate::errors::Refused;
 use crate::stored;
+use crate::telemetry::trace_of;
 use crate::validate::{self, INPUT_BYTES, Problems};
 
 use super::content::TENANT;
@@ -51,7 +52,11 @@ impl Runs {
         found.ok_or_else(|| unknown(format!("version {version} of workflow {name}")))
     }
 
-    async fn create(&self, request: pb::CreateRunRequest) -> Result<pb::CreateRunResponse, Refused> {
+    async fn create(
+        &self,
+        request: pb::CreateRunRequest,
+        trace: BTreeMap<String, String>,
+    ) -> Result<pb::CreateRunResponse, Refused> {
         let content_hash = content_hash(&request);
         let mut problems = Problems::default();
         let id = RunId(problems.request_id(&request.request_id).0);
@@ -75,7 +80,7 @@ impl Runs {
             priority: request.priority,
             deadline,
             content_hash,
-            trace: crate::telemetry::current_trace(),
+            trace,
         };
         if request.validate_only {
             return Ok(pb::CreateRunResponse { run: Some(self.preview(&workflow, run)), created: true });
@@ -231,7 +236,8 @@ impl RunService for Runs {
         &self,
         request: Request<pb::CreateRunRequest>,
     ) -> Result<Response<pb::CreateRunResponse>, Status> {
-        Ok(Response::new(self.create(request.into_inner()).await?))
+        let trace = trace_of(request.metadata());
+        Ok(Response::new(self.create(request.into_inner(), trace).await?))
     }
 
     async fn get_run(
