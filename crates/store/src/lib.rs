@@ -26,4 +26,5 @@ pub use error::{Answer, Error};
 pub use lane::{LaneConnection, LoadedRows};
 pub use reads::{CurrentWorkflow, ListFilter, QueueRow, Reads, SessionRow, TableSize};
 pub use rows::{CheckpointRow, ProgressRow, RunRows};
+pub use schema::Schema;
 pub use store::Store;
