@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use longtake_orchestrator::Config;
 
 use crate::exit::{Ended, Exit};
@@ -32,7 +33,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LONGTAKE_WORKFLOWS", value_name = "DIR", default_value = "workflows")]
     workflows: PathBuf,
     /// Leave the schema as it is: `longtake migrate` is run on its own.
-    #[arg(long, env = "LONGTAKE_NO_MIGRATE")]
+    #[arg(long, env = "LONGTAKE_NO_MIGRATE", value_parser = FalseyValueParser::new())]
     no_migrate: bool,
     /// The database was restored from a backup, or lost its last commits: end every session first.
     #[arg(long)]
