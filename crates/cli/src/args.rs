@@ -1,5 +1,6 @@
 //! The command line as a whole: what every command takes, and the values that several of them read.
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
 use longtake_proto::v1::Modality;
 use uuid::Uuid;
@@ -33,7 +34,7 @@ pub(crate) struct Global {
     )]
     pub(crate) server: Vec<ServerUrl>,
     /// Print data as JSON: one document, or one object per line for streams.
-    #[arg(long, global = true, env = "LONGTAKE_JSON")]
+    #[arg(long, global = true, env = "LONGTAKE_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
     /// What to log to standard error, such as `debug` or `info,longtake_store=trace`.
     #[arg(long, global = true, env = "LONGTAKE_LOG", value_name = "FILTER", hide_env_values = true)]

@@ -61,9 +61,12 @@ impl ContentArgs {
     /// The request, without an id. Bounds are the server's to judge.
     ///
     /// # Errors
-    /// Nothing was asked for, or the file cannot be read.
+    /// Nothing was asked for, or the file cannot be read or is empty.
     pub(crate) fn request(&self) -> anyhow::Result<SubmitContentRequest> {
-        let source_text = self.file.as_deref().map(read_text).transpose()?.unwrap_or_default();
+        let source_text = match &self.file {
+            Some(file) => something(file, read_text(file)?)?,
+            None => String::new(),
+        };
         let query = match (self.query.as_ref().or(self.named_query.as_ref()), &self.file) {
             (Some(query), _) => query.clone(),
             (None, Some(file)) => query_of(file, &source_text),
@@ -96,6 +99,17 @@ fn read_text(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
+}
+
+/// A text, unless there is nothing in it: out of that, a script would be made up from the file's name.
+fn something(file: &Path, text: String) -> anyhow::Result<String> {
+    if !text.trim().is_empty() {
+        return Ok(text);
+    }
+    let what = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    Err(Ended::refused(format!(
+        "{what} is empty: there is nothing to make a script of; give it a text, or leave --file out and ask a QUERY"
+    )))
 }
 
 /// What a text is about: its first heading or line, else the file's name.

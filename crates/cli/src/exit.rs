@@ -20,7 +20,8 @@ Exit codes:
     6  anything else; the message says what
   130  interrupted
 
-Every flag that configures something is also read from the environment: --server from LONGTAKE_SERVER, and so on.";
+Every flag that configures something is also read from the environment: --server from LONGTAKE_SERVER, and so on.
+A switch is off when its variable is empty, 0, n, no, f, false or off, and on when it is anything else.";
 
 /// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +78,12 @@ impl Exit {
         if let Some(Ended { exit, .. }) = error.downcast_ref() {
             return *exit;
         }
-        if error.downcast_ref().is_some_and(ServeError::is_outage) {
-            return Exit::Unavailable;
+        if let Some(error) = error.downcast_ref::<ServeError>() {
+            return match () {
+                () if error.is_outage() => Exit::Unavailable,
+                () if error.is_refusal() => Exit::Refused,
+                () => Exit::Fault,
+            };
         }
         error.downcast_ref::<CallFailed>().map_or(Exit::Fault, CallFailed::exit)
     }
@@ -95,6 +100,11 @@ impl Ended {
     /// The command line makes no sense, in a way that only running it could tell.
     pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
         Ended { exit: Exit::Usage, message: message.into() }.into()
+    }
+
+    /// What was asked for cannot be done, however often it is tried.
+    pub(crate) fn refused(message: impl Into<String>) -> anyhow::Error {
+        Ended { exit: Exit::Refused, message: message.into() }.into()
     }
 
     /// Somebody cannot be reached.
@@ -126,6 +136,7 @@ mod tests {
             (CallFailed::new("x", tonic::Status::failed_precondition("ended")).into(), Exit::Refused),
             (CallFailed::new("x", tonic::Status::resource_exhausted("busy")).into(), Exit::Unavailable),
             (Ended::usage("what?"), Exit::Usage),
+            (Ended::refused("that is empty"), Exit::Refused),
             (Ended::unavailable("nobody").context("more"), Exit::Unavailable),
             (anyhow::anyhow!("else"), Exit::Fault),
         ] {

@@ -14,6 +14,22 @@ pub(crate) const NOTHING: &str = "-";
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
+/// This program, as it was started: what a command line that is shown begins with, so that it works where this one did.
+pub(crate) fn program() -> String {
+    let started = std::env::args_os().next().unwrap_or_default();
+    let started = started.to_string_lossy();
+    if started.is_empty() { "longtake".to_owned() } else { quoted(&started) }
+}
+
+/// A word as a shell takes it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// Now, by this machine.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -157,6 +173,18 @@ pub(crate) fn parse_when(text: &str) -> Result<When, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        for (word, shown) in [
+            ("target/release/longtake", "target/release/longtake"),
+            ("/my tools/longtake", "'/my tools/longtake'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), shown);
+        }
+    }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp { seconds, nanos: 0 }

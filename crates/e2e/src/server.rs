@@ -21,28 +21,58 @@ pub struct Server {
     folder: PathBuf,
     database: String,
     definitions: PathBuf,
-    more: Vec<String>,
+    more: More,
     grpc: u16,
     http: u16,
     process: Process,
 }
 
+/// What a server is told beside what every server is.
+#[derive(Debug, Default)]
+struct More {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
 impl Server {
     /// Starts one on free ports; its log is in `folder`.
     pub async fn start(name: &str, folder: &Path, database: &str, definitions: &Path) -> Server {
-        Server::start_told(name, folder, database, definitions, &[]).await
+        Server::begin(name, folder, database, definitions, More::default()).await
     }
 
-    /// Starts one that is told `more` on its command line.
+    /// Starts one that is told `arguments` on its command line.
     pub async fn start_told(
         name: &str,
         folder: &Path,
         database: &str,
         definitions: &Path,
-        more: &[&str],
+        arguments: &[&str],
+    ) -> Server {
+        let arguments = arguments.iter().copied().map(str::to_owned).collect();
+        Server::begin(name, folder, database, definitions, More { arguments, ..More::default() }).await
+    }
+
+    /// Starts one with these variables in its environment.
+    pub async fn start_in(
+        name: &str,
+        folder: &Path,
+        database: &str,
+        definitions: &Path,
+        environment: &[(&str, &str)],
+    ) -> Server {
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Server::begin(name, folder, database, definitions, More { environment, ..More::default() }).await
+    }
+
+    async fn begin(
+        name: &str,
+        folder: &Path,
+        database: &str,
+        definitions: &Path,
+        more: More,
     ) -> Server {
         let (grpc, http) = (free_port(), free_port());
-        let more: Vec<String> = more.iter().copied().map(str::to_owned).collect();
         let command = command(database, definitions, &more, grpc, http);
         let mut server = Server {
             name: name.to_owned(),
@@ -75,7 +105,7 @@ impl Server {
             if let Some(end) = process.end() {
                 panic!("the server ended before it was ready: {end}\n{}", process.said());
             }
-            match get(http, "/readyz").await {
+            match http_status(http, "/readyz").await {
                 Ok(200) => Ok(()),
                 other => Err(format!("/readyz: {other:?}")),
             }
@@ -85,7 +115,7 @@ impl Server {
 
     /// The status of an HTTP page of it.
     pub async fn http(&self, path: &str) -> std::io::Result<u16> {
-        get(self.http, path).await
+        http_status(self.http, path).await
     }
 
     /// Where it serves gRPC, as `host:port`.
@@ -109,18 +139,21 @@ impl Server {
     }
 }
 
-fn command(database: &str, definitions: &Path, more: &[String], grpc: u16, http: u16) -> Command {
+fn command(database: &str, definitions: &Path, more: &More, grpc: u16, http: u16) -> Command {
     let mut command = process::binary();
     command.arg("serve").args(["--database-url", database]);
     command.arg("--grpc-listen").arg(format!("127.0.0.1:{grpc}"));
     command.arg("--http-listen").arg(format!("127.0.0.1:{http}"));
-    command.arg("--workflows").arg(definitions).args(more);
+    command.arg("--workflows").arg(definitions).args(&more.arguments).envs(more.environment.iter().cloned());
     command
 }
 
 /// A port that nobody listens on. Below the range that systems take the ends of outgoing connections from, and never the same
 /// one twice: what was free a moment ago still is.
-fn free_port() -> u16 {
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 18_000;
     const MANY: u16 = 14_000;
@@ -135,7 +168,8 @@ fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-async fn get(port: u16, path: &str) -> std::io::Result<u16> {
+/// The status of an HTTP page on a port of this machine.
+pub async fn http_status(port: u16, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

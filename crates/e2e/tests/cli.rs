@@ -1,10 +1,13 @@
 //! The command line from end to end: what it prints for programs, and the exit codes that scripts can use.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longtake_e2e::{Outcome, Server, World, binary, run, shipped_definitions};
+use longtake_e2e::{Outcome, Server, World, binary, processes_that_name, run, shipped_definitions};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 const CALL: Duration = Duration::from_secs(30);
 const RUN: Duration = Duration::from_secs(120);
@@ -148,7 +151,10 @@ async fn exit_codes_tell_scripts_what_happened() {
     let world = World::new().await;
     let server = world.server().await;
     let unknown = uuid::Uuid::new_v4().to_string();
-    let cases: [(&[&str], i32, &str); 9] = [
+    let empty = world.dir().join("empty.md");
+    std::fs::write(&empty, " \n\n").expect("a file");
+    let empty = empty.to_str().expect("a path");
+    let cases: [(&[&str], i32, &str); 13] = [
         (&["get", &unknown], 3, "RUN_UNKNOWN"),
         (&["watch", &unknown], 3, "RUN_UNKNOWN"),
         (&["cancel", &unknown], 3, "RUN_UNKNOWN"),
@@ -156,6 +162,10 @@ async fn exit_codes_tell_scripts_what_happened() {
         (&["submit", "why"], 5, "student_query"),
         (&["submit", QUERY, "--modality", "images"], 5, "MODALITY_NOT_PRODUCED"),
         (&["submit"], 2, "nothing to explain"),
+        (&["submit", "--file", empty], 5, "empty.md is empty"),
+        (&["submit", QUERY, "--file", empty], 5, "empty.md is empty"),
+        (&["submit", "--file", "-"], 5, "standard input is empty"),
+        (&["run", "--file", empty], 5, "empty.md is empty"),
         (&["get", "17"], 2, "17"),
         (&["get", &unknown, "--colour"], 2, "--colour"),
     ];
@@ -210,7 +220,7 @@ async fn a_definition_is_validated_without_a_server() {
 #[tokio::test]
 async fn an_executor_says_what_its_machine_lacks() {
     let world = World::new().await;
-    let artifacts = format!("file://{}", world.artifacts().display());
+    let artifacts = format!("file://{}", world.dir().join("artifacts").display());
     let check = async |ffmpeg: Option<&str>, queues: &str| {
         let mut command = binary();
         command.args(["executor", "--check", "--queues", queues, "--artifacts", &artifacts]);
@@ -226,6 +236,7 @@ async fn an_executor_says_what_its_machine_lacks() {
     }
     let needless = check(Some("/nonexistent"), "script").await;
     assert_eq!(needless.code, Some(0), "the script step needs no ffmpeg: {needless:?}");
+    assert!(world.dir().read_dir().expect("the folder").next().is_none(), "a check leaves nothing behind");
     let unknown = longtake(&["executor", "--queues", "nope"]).await;
     assert!(unknown.code == Some(2) && unknown.err.contains("nope"), "{unknown:?}");
 
@@ -240,6 +251,96 @@ async fn an_executor_says_what_its_machine_lacks() {
 }
 
 #[tokio::test]
+async fn a_check_writes_to_the_storage_before_it_says_that_it_works() {
+    let check = async |bucket: &Bucket| {
+        let mut command = binary();
+        command.args(["executor", "--check", "--queues", "script", "--artifacts", "s3://films/some/prefix"]);
+        command.env("AWS_ENDPOINT", format!("http://{}", bucket.address)).env("AWS_ALLOW_HTTP", "true");
+        command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x").env("AWS_REGION", "here");
+        run(command, CALL).await
+    };
+    let open = Bucket::serve("200 OK").await;
+    let checked = check(&open).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let asked = open.asked();
+    let methods: Vec<&str> = asked.iter().filter_map(|request| request.split(' ').next()).collect();
+    // POST deletes, of S3's ways the one that object_store takes.
+    assert_eq!(methods, ["PUT", "GET", "POST"], "{asked:?}");
+    assert!(asked[2].starts_with("POST /films?delete"), "{asked:?}");
+    assert!(asked.iter().all(|request| request.contains("some/prefix/longtake-check-")), "{asked:?}");
+    let closed = Bucket::serve("403 Forbidden").await;
+    let checked = check(&closed).await;
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert!(checked.out.contains("MISSING") && checked.out.contains("s3://films/some/prefix"), "{checked:?}");
+}
+
+/// As much of S3 as a check speaks to: every write has one answer, and is read back.
+struct Bucket {
+    address: std::net::SocketAddr,
+    /// Each request as it came.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bucket {
+    async fn serve(answer_to_writes: &'static str) -> Bucket {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        tokio::spawn(async move {
+            let mut stored = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let request = read_request(&mut stream).await;
+                let (head, body) = request.split_once("\r\n\r\n").unwrap_or_default();
+                let line = head.lines().next().unwrap_or_default().to_owned();
+                let (status, body) = match line.split(' ').next() {
+                    Some("PUT") => {
+                        stored = body.as_bytes().to_vec();
+                        (answer_to_writes, Vec::new())
+                    }
+                    Some("GET") => ("200 OK", stored.clone()),
+                    // All that it asks for is gone.
+                    _ => (
+                        "200 OK",
+                        body.replace("<Object>", "<Deleted>").replace("</Object>", "</Deleted>").into_bytes(),
+                    ),
+                };
+                noted.lock().expect("no panic").push(request);
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"1\"\r\n\
+                     Last-Modified: Wed, 21 Oct 2026 07:28:00 GMT\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                // Whoever asked may have gone.
+                let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+            }
+        });
+        Bucket { address, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("no panic").clone()
+    }
+}
+
+/// A request with its whole body.
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).to_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+        }
+        if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return String::from_utf8_lossy(&bytes).into_owned();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_schema_goes_up_and_down_and_a_server_needs_one() {
     let world = World::new().await;
     let url = world.database().url();
@@ -249,8 +350,20 @@ async fn a_schema_goes_up_and_down_and_a_server_needs_one() {
         let outcome = longtake(arguments).await;
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
     }
+    let status = longtake(&[&migrate[..], &["--status", "--json"]].concat()).await;
+    let said: Value = serde_json::from_str(&status.out).expect("JSON");
+    let version = said["version"].as_i64().expect("a number");
+    assert!(status.code == Some(0) && version >= 1 && said["newest"] == version, "{status:?}");
+    assert!(said["oldestBinary"].is_string() && said["binary"].is_string(), "{said}");
+    let status = longtake(&[&migrate[..], &["--status"]].concat()).await;
+    assert!(status.out.contains(&format!("version\t{version}\n")), "{status:?}");
+    let up = longtake(&[&migrate[..], &["--down-to", &(version + 1).to_string()]].concat()).await;
+    assert_eq!(up.code, Some(5), "{up:?}");
+    assert!(up.err.contains(&format!("at version {version}")) && !up.err.contains("is down to"), "{up:?}");
     let down = longtake(&[&migrate[..], &["--down-to", "0"]].concat()).await;
-    assert_eq!(down.code, Some(0), "{down:?}");
+    assert!(down.code == Some(0) && down.err.contains("is down to version 0."), "{down:?}");
+    let status = longtake(&[&migrate[..], &["--status"]].concat()).await;
+    assert!(status.code == Some(0) && status.out.contains("there is no schema"), "{status:?}");
     let definitions = shipped_definitions();
     let definitions = definitions.to_str().expect("a path");
     let serve = ["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "off", "--workflows"];
@@ -268,6 +381,35 @@ async fn a_schema_goes_up_and_down_and_a_server_needs_one() {
     assert_ne!(refused.code, Some(0));
     for part in ["bad.toml", "line 2: name", "line 3: steps"] {
         assert!(refused.err.contains(part), "{part} is not in {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn switches_are_read_from_the_environment_as_people_write_them() {
+    let world = World::new().await;
+    let set = async |name: &str, value: &str, arguments: &[&str]| {
+        let mut command = binary();
+        command.args(arguments).env(name, value);
+        run(command, CALL).await
+    };
+    let shipped = shipped_definitions().join("content.toml");
+    let validate = ["workflows", "validate", shipped.to_str().expect("a path")];
+    // A server that stops at its definitions, before or after it has looked at the schema.
+    let bad = longtake_e2e::definitions(world.folder("bad"), &[("bad", "format = 1\n")]);
+    let listen = ["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "off", "--workflows"];
+    let serve =
+        [&listen[..], &[bad.to_str().expect("a path"), "--database-url", world.database().url()]].concat();
+    for value in ["1", "true", "yes", "on", "TRUE"] {
+        let json = set("LONGTAKE_JSON", value, &validate).await;
+        assert!(json.code == Some(0) && json.out.starts_with('{'), "{value}: {json:?}");
+        let unready = set("LONGTAKE_NO_MIGRATE", value, &serve).await;
+        assert!(unready.err.contains("migrations"), "{value}: {unready:?}");
+    }
+    for value in ["0", "false", "no", "off", "OFF", ""] {
+        let text = set("LONGTAKE_JSON", value, &validate).await;
+        assert!(text.code == Some(0) && text.out.contains("workflow content"), "{value}: {text:?}");
+        let migrated = set("LONGTAKE_NO_MIGRATE", value, &serve).await;
+        assert!(migrated.err.contains("bad.toml"), "{value}: {migrated:?}");
     }
 }
 
@@ -293,15 +435,6 @@ async fn one_command_makes_content_on_this_machine_and_stops_everything() {
     assert_eq!(second.code, Some(0), "{second:?}");
     let video = second.out.lines().find_map(|line| line.strip_prefix("video\t")).expect("where the video is");
     assert!(Path::new(video).is_file() && video.ends_with(".mp4"), "{video}");
-    let left: Vec<String> = processes_that_name(&data);
+    let left = processes_that_name(&data);
     assert!(left.is_empty(), "still running: {left:?}");
-}
-
-/// The command lines of processes that name this folder.
-fn processes_that_name(folder: &Path) -> Vec<String> {
-    let named = folder.to_string_lossy().into_owned();
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(&named)).collect()
 }

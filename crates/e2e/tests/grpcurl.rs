@@ -1,24 +1,14 @@
 //! Inspection with `grpcurl` alone: what an operator has at three in the morning.
 
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
 use std::time::Duration;
 
-use longtake_e2e::{Outcome, Server, World, run};
+use longtake_e2e::{Outcome, Server, World, grpcurl as program, run};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 const CALL: Duration = Duration::from_secs(20);
 const RUN: Duration = Duration::from_secs(90);
-
-/// The program, from where `bin/setup` puts it.
-fn program() -> PathBuf {
-    let tools = std::env::var_os("LONGTAKE_TOOLS").map(|tools| PathBuf::from(tools).join("bin"));
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.longtake/tools/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = tools.into_iter().chain([own]).chain(std::env::split_paths(&path));
-    let found = folders.map(|folder| folder.join("grpcurl")).find(|program| program.is_file());
-    found.expect("grpcurl is not installed: `bin/setup --ci` (or --test) installs it into .longtake/tools")
-}
 
 /// Calls `server`; arguments come before its address, `what` after.
 async fn grpcurl(server: &Server, arguments: &[&str], what: &[&str]) -> Outcome {
@@ -46,7 +36,9 @@ async fn which_implementation_this_is() {
     let mut version = Command::new(program());
     version.arg("--version");
     let outcome = run(version, CALL).await;
-    println!("grpcurl: {} says {}{}", program().display(), outcome.out.trim(), outcome.err.trim());
+    // Straight to standard error: what the macros print is swallowed where a test passes.
+    let said = format!("grpcurl: {} says {}{}", program().display(), outcome.out.trim(), outcome.err.trim());
+    writeln!(std::io::stderr(), "{said}").expect("somebody listens");
     assert_eq!(outcome.code, Some(0));
 }
 

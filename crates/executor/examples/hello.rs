@@ -27,7 +27,8 @@ async fn add_up(ctx: Context) -> Result<Output, StepError> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::new("http://127.0.0.1:50051").slots(2);
+    let server = std::env::var("LONGTAKE_SERVER");
+    let config = Config::new(server.unwrap_or("http://127.0.0.1:50051".into())).slots(2);
     Executor::new(config).step("add_up", add_up).run().await?;
     Ok(())
 }

@@ -1,10 +1,19 @@
 //! What this machine has of what the content steps need, and the command that installs what it lacks.
+//!
+//! What is said to work was tried; nothing that was made for it stays.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use url::Url;
 
 use crate::font::Fonts;
 use crate::tool::{Call, Tool};
-use crate::{Media, MediaConfig, MediaError, Step};
+use crate::{ArtifactStore, Media, MediaConfig, MediaError, Step};
+
+/// How long the storage may take to write, read and delete a few bytes.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// One thing that steps need, and whether it is here.
 #[derive(Debug, Clone)]
@@ -25,8 +34,8 @@ pub async fn check(config: &MediaConfig, queues: &[&str]) -> Vec<Finding> {
     if wanted.is_empty() {
         return Vec::new();
     }
-    let media = match Media::open(config.clone()) {
-        Ok(media) => media,
+    let Rehearsal { media, stored_in, _folders } = match rehearse(config) {
+        Ok(rehearsal) => rehearsal,
         Err(error) => {
             return vec![Finding {
                 what: "configuration and storage",
@@ -42,7 +51,7 @@ pub async fn check(config: &MediaConfig, queues: &[&str]) -> Vec<Finding> {
     let mut findings = vec![Finding {
         what: "artifact storage",
         queues: queues_of(&Step::ALL),
-        found: Ok(media.store().root().to_owned()),
+        found: works(media.store()).await.map(|()| stored_in),
         install: None,
     }];
     let (audio, video, finalize) = ([Step::Audio], [Step::Video], [Step::Finalize]);
@@ -67,6 +76,61 @@ pub async fn check(config: &MediaConfig, queues: &[&str]) -> Vec<Finding> {
     add("font for slides", &video, fonts, crate::INSTALL_FONT);
     findings.retain(|finding| !finding.queues.is_empty());
     findings
+}
+
+/// The content steps as they will work, but for the folders that are not there yet.
+struct Rehearsal {
+    media: Media,
+    /// Where artifacts will be.
+    stored_in: String,
+    /// They stand in for folders that are not there, and go with this.
+    _folders: Vec<TempDir>,
+}
+
+fn rehearse(config: &MediaConfig) -> Result<Rehearsal, MediaError> {
+    let mut config = config.clone();
+    let mut folders = Vec::new();
+    let absent = local_folder(&config.artifacts).filter(|folder| !folder.exists());
+    if let Some(folder) = &absent {
+        let stand_in = stand_in("creating the artifact folder", folder)?;
+        config.artifacts = stand_in.path().display().to_string();
+        folders.push(stand_in);
+    }
+    if !config.work_dir.exists() {
+        let stand_in = stand_in("creating the work folder", &config.work_dir)?;
+        config.work_dir = stand_in.path().to_owned();
+        folders.push(stand_in);
+    }
+    let media = Media::open(config)?;
+    media.work_folder()?;
+    let stored_in = match absent {
+        Some(folder) => format!("{} (not there yet)", folder.display()),
+        None => media.store().root().to_owned(),
+    };
+    Ok(Rehearsal { media, stored_in, _folders: folders })
+}
+
+/// The folder of a location, if it is one; what makes no sense is none.
+fn local_folder(location: &str) -> Option<PathBuf> {
+    if !location.contains("://") {
+        return Some(location.into());
+    }
+    Url::parse(location).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()
+}
+
+/// An empty folder in the nearest place to a folder that is not there: where the one can be made, the other can.
+fn stand_in(doing: &'static str, folder: &Path) -> Result<TempDir, MediaError> {
+    let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let above = whole.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let made = tempfile::Builder::new().prefix("longtake-check-").tempdir_in(above);
+    made.map_err(MediaError::io(doing, folder))
+}
+
+async fn works(store: &ArtifactStore) -> Result<(), String> {
+    match tokio::time::timeout(STORAGE_PATIENCE, store.probe()).await {
+        Ok(probed) => probed.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("{} did not answer within {} s", store.root(), STORAGE_PATIENCE.as_secs())),
+    }
 }
 
 /// What is wrong, without the command that installs it: a finding has that by itself.
@@ -98,10 +162,21 @@ async fn lists(tool: &Tool, listing: &str, name: &str) -> Result<String, MediaEr
     })
 }
 
-/// Speaks nothing, with the configured voice.
+/// Speaks a word with the configured voice, into a file: without one it would open the sound system, which servers do not have.
 async fn voice(media: &Media) -> Result<String, MediaError> {
     let voice = media.config.voice.as_str();
-    ask(&media.espeak(), &["-v", voice, "-q", "--stdin"]).await.map(|_| voice.to_owned())
+    let folder = media.work_folder()?;
+    let call = Call {
+        tool: &media.espeak(),
+        doing: "to speak a word".to_owned(),
+        folder: folder.path(),
+        arguments: ["-v", voice, "-w", "word.wav", "--stdin"].map(str::to_owned).to_vec(),
+        stdin: Some("one".to_owned()),
+    };
+    call.output().await?;
+    let file = folder.path().join("word.wav");
+    std::fs::metadata(&file).map_err(MediaError::io("reading", &file))?;
+    Ok(voice.to_owned())
 }
 
 async fn ask(tool: &Tool, arguments: &[&str]) -> Result<String, MediaError> {
@@ -113,4 +188,84 @@ async fn ask(tool: &Tool, arguments: &[&str]) -> Result<String, MediaError> {
         stdin: None,
     };
     call.output().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A folder, and a configuration of folders in it that are not there.
+    fn nowhere() -> (TempDir, MediaConfig) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = MediaConfig {
+            artifacts: dir.path().join("made/later/artifacts").display().to_string(),
+            work_dir: dir.path().join("made/later/work"),
+            ..MediaConfig::default()
+        };
+        (dir, config)
+    }
+
+    fn found<'a>(findings: &'a [Finding], what: &str) -> &'a Result<String, String> {
+        &findings.iter().find(|finding| finding.what == what).unwrap_or_else(|| panic!("{findings:?}")).found
+    }
+
+    fn is_empty(folder: &Path) -> bool {
+        folder.read_dir().unwrap().next().is_none()
+    }
+
+    #[tokio::test]
+    async fn a_check_leaves_nothing_behind() {
+        let (dir, config) = nowhere();
+        let said = found(&check(&config, &["script"]).await, "artifact storage").clone();
+        assert!(
+            said.as_ref().is_ok_and(|said| said.contains("made/later/artifacts (not there yet)")),
+            "{said:?}"
+        );
+        assert!(is_empty(dir.path()));
+        let here = dir.path().join("here");
+        std::fs::create_dir(&here).unwrap();
+        let config = MediaConfig { artifacts: here.display().to_string(), work_dir: here.clone(), ..config };
+        let said = found(&check(&config, &["script"]).await, "artifact storage").clone();
+        assert!(
+            said.as_ref().is_ok_and(|said| said.starts_with("file://") && said.ends_with("/here")),
+            "{said:?}"
+        );
+        assert!(is_empty(&here));
+    }
+
+    #[tokio::test]
+    async fn storage_that_cannot_be_written_is_said() {
+        // Not even root makes a folder there, or below a file.
+        let (dir, config) = nowhere();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for artifacts in ["/proc/longtake".to_owned(), format!("file://{}/artifacts", file.display())] {
+            let config = MediaConfig { artifacts, ..config.clone() };
+            let said = found(&check(&config, &["script"]).await, "configuration and storage").clone();
+            assert!(
+                said.as_ref().is_err_and(|said| said.contains("creating the artifact folder")),
+                "{said:?}"
+            );
+        }
+        let config = MediaConfig { artifacts: "/proc/self".to_owned(), ..config };
+        let said = found(&check(&config, &["script"]).await, "artifact storage").clone();
+        assert!(said.as_ref().is_err_and(|said| said.contains("writing")), "{said:?}");
+    }
+
+    #[tokio::test]
+    async fn the_voice_is_heard_by_a_file_alone() {
+        let (dir, config) = nowhere();
+        let espeak = dir.path().join("espeak-ng");
+        let script = "#!/bin/sh\ncase \" $* \" in *' -w word.wav '*) ;; *) echo 'no sound system' >&2; exit 1 ;; esac\n\
+                      [ \"$(cat)\" = one ] && : >word.wav\n";
+        std::fs::write(&espeak, script).unwrap();
+        std::fs::set_permissions(&espeak, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = MediaConfig { espeak, ..config };
+        let said = found(&check(&config, &["audio"]).await, "espeak-ng with its voice").clone();
+        assert_eq!(said, Ok("en-us".to_owned()));
+        let findings = check(&MediaConfig { espeak: "true".into(), ..config }, &["audio"]).await;
+        assert!(found(&findings, "espeak-ng with its voice").is_err(), "it made no file: {findings:?}");
+    }
 }

@@ -4,6 +4,8 @@
 //! damaged is mended by storing it again. Writes are atomic and, in a local folder, on disk before they return. Reads are checked
 //! against size and SHA-256 while they stream.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -226,6 +228,29 @@ impl ArtifactStore {
             file.flush().await.map_err(MediaError::io(doing, &target))?;
         }
         Ok(target)
+    }
+
+    /// Writes, reads and deletes a few bytes, as a check that all of that is allowed.
+    pub(crate) async fn probe(&self) -> Result<(), MediaError> {
+        const PROBE: &[u8] = b"longtake executor --check";
+        let name = format!("longtake-check-{:016x}", RandomState::new().build_hasher().finish());
+        let uri = format!("{}/{name}", self.root);
+        let key: Key = self.prefix.parts().chain([name.into()]).collect();
+        self.backend.put(&key, PROBE.into()).await.map_err(storage("writing", &uri))?;
+        let read = async {
+            let found = self.backend.get(&key).await?;
+            found.bytes().await
+        };
+        let read = read.await;
+        self.backend.delete(&key).await.map_err(storage("deleting", &uri))?;
+        if read.map_err(storage("reading", &uri))? == PROBE {
+            return Ok(());
+        }
+        Err(MediaError::ArtifactDamaged {
+            name: key.to_string(),
+            uri,
+            problem: "other bytes were read".to_owned(),
+        })
     }
 
     async fn stream(&self, artifact: &Artifact, sink: &mut Sink) -> Result<(), MediaError> {

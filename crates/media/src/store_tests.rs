@@ -124,3 +124,13 @@ fn buckets_keep_their_prefix() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_probe_leaves_nothing_behind() {
+    let (folder, stores) = stores();
+    for store in &stores {
+        store.probe().await.unwrap();
+        assert!(store.backend.list(None).try_next().await.unwrap().is_none());
+    }
+    assert!(folder.path().read_dir().unwrap().next().is_none());
+}

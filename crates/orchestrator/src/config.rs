@@ -44,6 +44,12 @@ pub struct Limits {
     pub pending_resets: usize,
     /// Streams that the server may have reset for errors of the client; more end the connection.
     pub local_error_resets: usize,
+    /// How long a new connection for gRPC may take to say that it speaks HTTP/2.
+    pub hello: Duration,
+    /// How long a call may take until its answer begins: longer than the longest that a poll is held (50 s).
+    pub call: Duration,
+    /// How long a connection for HTTP may last: it carries one request.
+    pub http_connection: Duration,
     /// How often a quiet connection is asked whether it lives.
     pub keepalive_interval: Duration,
     /// How long it may take to say so.
@@ -88,6 +94,9 @@ impl Default for Limits {
             header_bytes: 16 << 10,
             pending_resets: 64,
             local_error_resets: 64,
+            hello: Duration::from_secs(10),
+            call: Duration::from_secs(70),
+            http_connection: Duration::from_secs(15),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(3_600),

@@ -34,6 +34,12 @@ impl Refused {
         Refused { reason, message: message.into(), fields: Vec::new(), superseded: None }
     }
 
+    /// A refusal for one field and what is wrong with it.
+    pub fn field(reason: Reason, field: &str, bound: impl Into<String>) -> Refused {
+        let bound = bound.into();
+        Refused::new(reason, format!("{field}: {bound}")).with_fields(vec![(field.to_owned(), bound)])
+    }
+
     /// The same, naming fields and their bounds.
     pub fn with_fields(self, fields: Vec<(String, String)>) -> Refused {
         Refused { fields, ..self }

@@ -3,9 +3,11 @@
 //! [`lane`] is the one path on which runs change; [`services`] validate, ask and answer; [`stored`] turns rows into runs;
 //! [`serve()`](serve) puts it together. What a run may do is decided in `longtake-engine`, never here.
 
+mod accept;
 pub mod clock;
 pub mod codec;
 pub mod config;
+mod deadline;
 pub mod errors;
 mod http;
 pub mod hub;
@@ -20,4 +22,5 @@ pub mod validate;
 pub mod workflows;
 
 pub use config::{Config, Limits, RETENTION};
-pub use serve::{ServeError, migrate, migrate_down, serve};
+pub use longtake_store::Schema;
+pub use serve::{ServeError, migrate, migrate_down, schema, serve};

@@ -8,19 +8,20 @@ use longtake_proto::v1::content_service_server::ContentServiceServer;
 use longtake_proto::v1::executor_service_server::ExecutorServiceServer;
 use longtake_proto::v1::run_service_server::RunServiceServer;
 use longtake_proto::v1::workflow_service_server::WorkflowServiceServer;
-use longtake_store::Store;
+use longtake_store::{Schema, Store};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tower::layer::util::{Identity, Stack};
 use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
+use crate::accept;
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
+use crate::deadline::Deadline;
 use crate::lane::{self, Hubs};
 use crate::services::{Content, Executors, Runs, Shared, WorkflowCatalog};
 use crate::telemetry::call_span;
@@ -56,6 +57,12 @@ pub enum ServeError {
 }
 
 impl ServeError {
+    /// Whether the database, or what is in it, does not fit: its schema, its settings, what was asked of it.
+    pub fn is_refusal(&self) -> bool {
+        let (Self::Store(error) | Self::Workflows(WorkflowsError::Store(error))) = self else { return false };
+        matches!(error, longtake_store::Error::Refused(_))
+    }
+
     /// Whether the database could not be reached: trying again helps once it can.
     pub fn is_outage(&self) -> bool {
         let (Self::Store(error) | Self::Workflows(WorkflowsError::Store(error))) = self else { return false };
@@ -100,7 +107,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let shared = Shared { lane: handle, reads: reads.clone(), workflows, clock, hubs, stop: stop.clone() };
     if let Some(http) = http {
         announce("HTTP", &http);
-        tokio::spawn(crate::http::serve(http, reads, stop.clone()));
+        tokio::spawn(crate::http::serve(http, reads, limits.http_connection, stop.clone()));
     }
     if let Some(keep) = config.retention {
         tokio::spawn(crate::retention::run(store.clone(), keep, limits.clone(), stop.clone()));
@@ -148,7 +155,7 @@ async fn serve_grpc(
     abandon: CancellationToken,
 ) -> Result<(), ServeError> {
     let router = router(shared, limits, &stop).await?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = accept::http2(listener, limits.hello);
     let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     tokio::pin!(serving);
     let ended = tokio::select! {
@@ -175,7 +182,7 @@ async fn late(stop: &CancellationToken, drain: std::time::Duration) {
 }
 
 type ToResponse = fn(Response<Body>) -> Response<Body>;
-type Layers = Stack<MapResponseLayer<ToResponse>, Identity>;
+type Layers = Stack<Deadline, Stack<MapResponseLayer<ToResponse>, Identity>>;
 
 async fn router(
     shared: Shared,
@@ -217,10 +224,11 @@ async fn router(
         .http2_max_local_error_reset_streams(Some(limits.local_error_resets))
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        // Without a grace: with one, tonic 0.14 cuts a connection off at its end and never asks the client to leave before.
         .max_connection_age(limits.connection_age)
-        .tcp_nodelay(true)
         .trace_fn(call_span)
         .layer(MapResponseLayer::new(unreadable::refused as ToResponse))
+        .layer(Deadline(limits.call))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -233,14 +241,21 @@ async fn router(
     Ok(router)
 }
 
+/// Where the schema of a database stands.
+pub async fn schema(database_url: &str) -> Result<Schema, ServeError> {
+    Ok(Store::connect(database_url, 1).await?.schema().await?)
+}
+
 /// Brings the schema of a database up to date.
-pub async fn migrate(database_url: &str) -> Result<(), ServeError> {
+pub async fn migrate(database_url: &str) -> Result<Schema, ServeError> {
     let store = Store::connect(database_url, 1).await?;
-    Ok(store.migrate().await?)
+    store.migrate().await?;
+    Ok(store.schema().await?)
 }
 
 /// Takes the schema of a database down to a version; 0 removes everything.
-pub async fn migrate_down(database_url: &str, to: i64) -> Result<(), ServeError> {
+pub async fn migrate_down(database_url: &str, to: i64) -> Result<Schema, ServeError> {
     let store = Store::connect(database_url, 1).await?;
-    Ok(store.migrate_down(to).await?)
+    store.migrate_down(to).await?;
+    Ok(store.schema().await?)
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use opentelemetry::propagation::{Extractor, Injector};
+use opentelemetry::trace::TraceContextExt as _;
+use tonic::metadata::MetadataMap;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 struct Headers<'a>(&'a http::HeaderMap);
@@ -44,11 +46,16 @@ pub fn call_span(request: &http::Request<()>) -> tracing::Span {
     span
 }
 
-/// The context of the call under way, to be stored with the run that it submits: `traceparent` and `tracestate`.
-pub fn current_trace() -> BTreeMap<String, String> {
+/// The trace context to be stored with the run that a call submits: `traceparent` and `tracestate`. That of the call's own span,
+/// else (spans are made only where they are exported) what the caller sent, so that executors continue its trace in any case.
+pub fn trace_of(metadata: &MetadataMap) -> BTreeMap<String, String> {
     let mut pairs = Pairs(BTreeMap::new());
-    let context = tracing::Span::current().context();
+    let own = tracing::Span::current().context();
     opentelemetry::global::get_text_map_propagator(|propagator| {
+        let context = match own.span().span_context().is_valid() {
+            true => own.clone(),
+            false => propagator.extract(&Headers(metadata.as_ref())),
+        };
         propagator.inject_context(&context, &mut pairs);
     });
     pairs.0.retain(|_, value| !value.is_empty());

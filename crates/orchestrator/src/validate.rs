@@ -318,9 +318,8 @@ pub fn error(error: Option<pb::StepError>) -> Result<StepError, Refused> {
     problems.finish()?;
     let details = error.details.clone().map_or(0, |details| codec::json(Some(details)).to_string().len());
     if error.code.len() + error.message.len() + details > ERROR_BYTES {
-        let message =
-            format!("error: must be at most {ERROR_BYTES} bytes: send a shorter message or fewer details");
-        return Err(Refused::new(Reason::ErrorTooLarge, message));
+        let bound = format!("must be at most {ERROR_BYTES} bytes: send a shorter message or fewer details");
+        return Err(Refused::field(Reason::ErrorTooLarge, "error", bound));
     }
     Ok(codec::step_error(error))
 }

@@ -30,4 +30,5 @@ pub use lane::{LaneConnection, LoadedRows};
 pub use reads::{CurrentWorkflow, ListFilter, QueueRow, Reads, SessionRow, TableSize};
 pub use retention::{Retention, Swept};
 pub use rows::{CheckpointRow, ProgressRow, RunRows};
+pub use schema::Schema;
 pub use store::Store;

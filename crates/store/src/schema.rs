@@ -12,6 +12,19 @@ use crate::error::Error;
 const BINARY: &str = env!("CARGO_PKG_VERSION");
 const DOING: &str = "migrating the schema";
 
+/// Where a database's schema stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// The last migration that was applied; 0 when there is none.
+    pub version: i64,
+    /// The newest one that this binary knows.
+    pub newest: i64,
+    /// The oldest release that may serve on it; none when there is no schema.
+    pub oldest_binary: Option<String>,
+    /// This binary's own release.
+    pub binary: &'static str,
+}
+
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("../../migrations");
     // A newer binary may have been here.
@@ -36,9 +49,25 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
 /// Takes migrations newer than `target` back; 0 leaves nothing, and loses all that is stored.
 pub(crate) async fn migrate_down(options: &PgConnectOptions, target: i64) -> Result<(), Error> {
     let pool = connect(options).await?;
-    let done = migrator().undo(&pool, target).await.map_err(|error| failed(&error));
+    let done = undo(&pool, target).await;
     pool.close().await;
     done
+}
+
+async fn undo(pool: &PgPool, target: i64) -> Result<(), Error> {
+    let Schema { version, newest, .. } = read(pool).await?;
+    if target > version {
+        return Err(Error::Refused(format!(
+            "the database's schema is at version {version}: it cannot be taken down to {target}"
+        )));
+    }
+    if version > newest {
+        return Err(Error::Refused(format!(
+            "the database's schema is at version {version}, and this binary knows none above {newest}: take it down with \
+             the release that brought it there"
+        )));
+    }
+    migrator().undo(pool, target).await.map_err(|error| failed(&error))
 }
 
 /// One connection, without the limits of others: a migration takes as long as it takes.
@@ -61,31 +90,48 @@ fn failed(error: &MigrateError) -> Error {
 
 /// Refuses a schema that this binary cannot serve on: one that is not there yet, or that excludes it.
 pub(crate) async fn check(pool: &PgPool) -> Result<(), Error> {
+    judge(&stored(pool).await?, newest(), BINARY)
+}
+
+/// Where the schema stands.
+pub(crate) async fn read(pool: &PgPool) -> Result<Schema, Error> {
+    let stored = stored(pool).await?;
+    let oldest_binary = oldest_binary(&stored).map(str::to_owned);
+    Ok(Schema { version: version(&stored), newest: newest(), oldest_binary, binary: BINARY })
+}
+
+/// Each migration that was applied, with the oldest release that may serve after it.
+async fn stored(pool: &PgPool) -> Result<Vec<(i32, String)>, Error> {
     const DOING: &str = "reading the schema's version";
     let there: bool = sqlx::query_scalar("select to_regclass('schema_version') is not null")
         .fetch_one(pool)
         .await
         .map_err(|error| Error::new(DOING, &error))?;
-    let stored: Vec<(i32, String)> = if there {
-        sqlx::query_as("select version, oldest_binary from schema_version order by version")
-            .fetch_all(pool)
-            .await
-            .map_err(|error| Error::new(DOING, &error))?
-    } else {
-        Vec::new()
-    };
-    judge(&stored, newest(), BINARY)
+    if !there {
+        return Ok(Vec::new());
+    }
+    sqlx::query_as("select version, oldest_binary from schema_version order by version")
+        .fetch_all(pool)
+        .await
+        .map_err(|error| Error::new(DOING, &error))
+}
+
+fn version(stored: &[(i32, String)]) -> i64 {
+    stored.iter().map(|(version, _)| i64::from(*version)).max().unwrap_or_default()
+}
+
+fn oldest_binary(stored: &[(i32, String)]) -> Option<&str> {
+    stored.iter().map(|(_, oldest)| oldest.as_str()).max_by_key(|oldest| release(oldest))
 }
 
 fn judge(stored: &[(i32, String)], known: i64, binary: &str) -> Result<(), Error> {
-    let version = stored.iter().map(|(version, _)| i64::from(*version)).max().unwrap_or_default();
+    let version = version(stored);
     if version < known {
         return Err(Error::Refused(format!(
             "the database's schema is at version {version} and this binary needs {known}: run its migrations first"
         )));
     }
-    let oldest = stored.iter().map(|(_, oldest)| oldest).max_by_key(|oldest| release(oldest));
-    match oldest.filter(|oldest| release(oldest) > release(binary)) {
+    match oldest_binary(stored).filter(|oldest| release(oldest) > release(binary)) {
         None => Ok(()),
         Some(oldest) => Err(Error::Refused(format!(
             "the database's schema is at version {version}, which releases older than {oldest} cannot serve, and this \

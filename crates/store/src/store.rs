@@ -14,7 +14,8 @@ use crate::lane::{LaneConnection, presence};
 use crate::line::Delays;
 use crate::reads::Reads;
 use crate::retention::Retention;
-use crate::{schema, settings};
+use crate::schema::{self, Schema};
+use crate::settings;
 
 /// How long a database that is not up yet is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,7 +89,13 @@ impl Store {
         schema::migrate(&self.options).await
     }
 
-    /// Takes the schema down to a version; 0 removes everything, and all that is stored with it.
+    /// Where the schema stands.
+    pub async fn schema(&self) -> Result<Schema, Error> {
+        schema::read(&self.pool).await
+    }
+
+    /// Takes the schema down to a version; 0 removes everything, and all that is stored with it. One that the schema is not above
+    /// is refused.
     pub async fn migrate_down(&self, to: i64) -> Result<(), Error> {
         schema::migrate_down(&self.options, to).await
     }

@@ -1,6 +1,7 @@
 //! `longtake dev`.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
@@ -89,16 +90,25 @@ fn print(stack: &Stack, options: &StackOptions) -> std::io::Result<()> {
         ("executors", executors),
         ("kept in", format!("{} (remove it to begin afresh)", stack.data_dir.display())),
     ];
-    let server = stack.url.flag();
+    let longtake = format!("{}{}", format::program(), stack.url.flag());
+    let grpcurl = grpcurl(&stack.data_dir);
     output::line("Longtake is up. Ctrl-C stops it.\n")?;
     output::pairs(&pairs.map(|(name, value)| (name.to_owned(), value)))?;
     output::line(&format!(
         "\nTry, in another terminal:\n  \
-         longtake{server} submit \"How do plants turn light into sugar?\" --wait\n  \
-         longtake{server} list\n  \
-         grpcurl -plaintext {} list\n",
+         {longtake} submit \"How do plants turn light into sugar?\" --wait\n  \
+         {longtake} list\n  \
+         {grpcurl} -plaintext {} list\n",
         stack.url.authority()
     ))
+}
+
+/// Where grpcurl is: on PATH, or where `bin/setup` puts it.
+fn grpcurl(data_dir: &Path) -> String {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = data_dir.join("tools/bin/grpcurl");
+    let on_path = std::env::split_paths(&path).any(|folder| folder.join("grpcurl").is_file());
+    if !on_path && own.is_file() { format::quoted(&own.display().to_string()) } else { "grpcurl".to_owned() }
 }
 
 fn print_json(stack: &Stack, options: &StackOptions) -> std::io::Result<()> {

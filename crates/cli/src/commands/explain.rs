@@ -8,6 +8,7 @@ use crate::args::{Global, RunArg};
 use crate::call::CallFailed;
 use crate::connect::{Server, ServerUrl};
 use crate::exit::Exit;
+use crate::format;
 use crate::output::{self, printable};
 
 /// `longtake explain`.
@@ -26,25 +27,26 @@ pub(super) async fn execute(args: ExplainArgs, global: &Global) -> anyhow::Resul
     if global.json {
         output::json(&answer)?;
     } else {
-        for line in lines(&answer, &server.url) {
+        for line in lines(&answer, &format!("{}{}", format::program(), server.url.flag()), &server.url) {
             output::line(&line)?;
         }
     }
     Ok(Exit::Done)
 }
 
-fn lines(answer: &ExplainRunResponse, server: &ServerUrl) -> Vec<String> {
+/// `longtake` is how this program is started to reach `server`.
+fn lines(answer: &ExplainRunResponse, longtake: &str, server: &ServerUrl) -> Vec<String> {
     let mut lines = vec![printable(&answer.summary)];
     for step in &answer.steps {
         lines.push(format!("  {}", printable(&step.sentence)));
-        lines.extend(step.actions.iter().flat_map(|action| advice(action, server)));
+        lines.extend(step.actions.iter().flat_map(|action| advice(action, longtake, server)));
     }
-    lines.extend(answer.actions.iter().flat_map(|action| advice(action, server)));
+    lines.extend(answer.actions.iter().flat_map(|action| advice(action, longtake, server)));
     lines
 }
 
 /// What could be done, with the command that does it.
-fn advice(action: &SuggestedAction, server: &ServerUrl) -> Vec<String> {
+fn advice(action: &SuggestedAction, longtake: &str, server: &ServerUrl) -> Vec<String> {
     let mut lines = vec![format!("  → {}", printable(&action.sentence))];
     if action.method.is_empty() {
         return lines;
@@ -60,7 +62,7 @@ fn advice(action: &SuggestedAction, server: &ServerUrl) -> Vec<String> {
     };
     lines.push(match own {
         Some(command) if request.len() == 1 => {
-            format!("      longtake{} {command} {}", server.flag(), printable(run))
+            format!("      {longtake} {command} {}", printable(run))
         }
         _ => {
             let request = serde_json::Value::Object(request).to_string().replace('\'', "'\\''");
@@ -107,13 +109,13 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            lines(&answer, &ServerUrl::local(7)),
+            lines(&answer, "bin/longtake --server 127.0.0.1:7", &ServerUrl::local(7)),
             [
                 "paused: looks odd",
                 "  video waits for an executor",
                 "  → start one",
                 "  → resume it",
-                "      longtake --server 127.0.0.1:7 resume r",
+                "      bin/longtake --server 127.0.0.1:7 resume r",
                 "  → give it time",
                 "      grpcurl -plaintext -d '{\"run_id\":\"r\",\"target\":\"TARGET_RUN\"}' 127.0.0.1:7 \
                  longtake.v1.RunService/ExtendDeadline",

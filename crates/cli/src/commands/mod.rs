@@ -100,7 +100,7 @@ impl Command {
             Command::Dev(args) => dev::execute(args, global).await,
             Command::Serve(args) => serve::execute(args).await,
             Command::Executor(args) => executor::execute(args, global).await,
-            Command::Migrate(args) => migrate::execute(args).await,
+            Command::Migrate(args) => migrate::execute(args, global).await,
             Command::Submit(args) => submit::execute(args, global).await,
             Command::Get(args) => get::execute(args, global).await,
             Command::List(args) => list::execute(args, global).await,

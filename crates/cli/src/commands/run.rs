@@ -63,7 +63,8 @@ pub(super) async fn execute(args: RunArgs, global: &Global) -> anyhow::Result<Ex
     let outcome = produce(&mut stack, request, &stop, global).await;
     if args.keep && outcome.is_ok() && !stop.gently.is_cancelled() {
         output::note(&format!(
-            "Everything stays up until Ctrl-C: longtake --server {} list",
+            "Everything stays up until Ctrl-C: {} --server {} list",
+            format::program(),
             stack.url.authority()
         ));
         stop.gently.cancelled().await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use longtake_orchestrator::Config;
 
 use crate::exit::{Ended, Exit};
@@ -47,7 +48,7 @@ pub(crate) struct ServeArgs {
     )]
     retention: Kept,
     /// Leave the schema as it is: `longtake migrate` is run on its own.
-    #[arg(long, env = "LONGTAKE_NO_MIGRATE")]
+    #[arg(long, env = "LONGTAKE_NO_MIGRATE", value_parser = FalseyValueParser::new())]
     no_migrate: bool,
     /// The database was restored from a backup, or lost its last commits: end every session first.
     #[arg(long)]

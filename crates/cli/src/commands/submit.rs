@@ -129,7 +129,7 @@ fn print_accepted(args: &SubmitArgs, run_id: &str, created: bool, state: i32) ->
     output::line(run_id)?;
     let state = format::state(run_state(state).as_str_name());
     match created {
-        true => output::note(&format!("Accepted. Follow it with: longtake watch {run_id}")),
+        true => output::note(&format!("Accepted. Follow it with: {} watch {run_id}", format::program())),
         false => output::note(&format!("Accepted before; it is {state}.")),
     }
     Ok(())
@@ -161,7 +161,10 @@ async fn wait(args: &SubmitArgs, run_id: &str, global: &Global) -> anyhow::Resul
     };
     match attend.to_end(no_notes()).await? {
         Attended::Detached => {
-            output::note(&format!("Detached; the run goes on. Look again with: longtake watch {run_id}"));
+            output::note(&format!(
+                "Detached; the run goes on. Look again with: {} watch {run_id}",
+                format::program()
+            ));
             Ok(Exit::Interrupted)
         }
         Attended::Ended(run) => {

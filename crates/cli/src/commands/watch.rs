@@ -7,7 +7,7 @@ use clap::Args;
 use crate::args::{Global, RunArg};
 use crate::attend::{Attend, Attended, exit_of, no_notes};
 use crate::exit::Exit;
-use crate::format::parse_span;
+use crate::format::{self, parse_span};
 use crate::progress::Style;
 use crate::signals::Stop;
 use crate::{output, report};
@@ -47,7 +47,8 @@ pub(super) async fn execute(args: WatchArgs, global: &Global) -> anyhow::Result<
     match attend.to_end(no_notes()).await? {
         Attended::Detached => {
             output::note(&format!(
-                "Detached; the run goes on. Look again with: longtake watch {}",
+                "Detached; the run goes on. Look again with: {} watch {}",
+                format::program(),
                 attend.run_id
             ));
             Ok(Exit::Interrupted)

@@ -203,7 +203,9 @@ async fn every_field_of_a_failure_and_a_yield_has_its_bound() {
     each(&good, FAILURES, async |request| scene.client.executors().fail_step(request).await).await;
     let mut large = good.clone();
     error(&mut large).message = "x".repeat(8 * 1_024);
-    refused(scene.client.executors().fail_step(large).await, Code::InvalidArgument, "ERROR_TOO_LARGE");
+    let answer = scene.client.executors().fail_step(large).await;
+    let refusal = refused(answer, Code::InvalidArgument, "ERROR_TOO_LARGE");
+    assert!(refusal.fields.keys().eq(["error"]), "{refusal:?}");
     let checkpoint = Some(Checkpoint { data: nested(33), ..Hand::at(1, 1, 1) });
     let deep = FailStepRequest { checkpoint, ..good };
     refused(scene.client.executors().fail_step(deep).await, Code::InvalidArgument, "CHECKPOINT_TOO_LARGE");

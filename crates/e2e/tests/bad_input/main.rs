@@ -68,7 +68,16 @@ fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>, code: Code, 
     let refusal = Refusal::of(&answer.expect_err("it is refused"));
     assert_eq!((refusal.code, refusal.reason.as_str()), (code, reason), "{refusal:?}");
     assert!(!refusal.message.is_empty());
+    // Whatever is wrong with a request is wrong with a field of it, and that is named.
+    let named = refusal.code != Code::InvalidArgument || !refusal.fields.is_empty();
+    assert!(named && refusal.fields.values().all(|bound| !bound.is_empty()), "{refusal:?}");
     refusal
+}
+
+/// Refused because its page token is none of this list.
+fn no_such_page<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) {
+    let refusal = refused(answer, Code::InvalidArgument, "PAGE_TOKEN_INVALID");
+    assert!(refusal.fields.keys().eq(["page_token"]), "{refusal:?}");
 }
 
 /// Text of so many characters, each of which has several bytes.

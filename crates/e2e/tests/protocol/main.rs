@@ -2,6 +2,7 @@
 
 mod beats;
 mod clocks;
+mod explains;
 mod operators;
 mod polls;
 mod replicas;

@@ -20,14 +20,32 @@ async fn a_cancelled_run_tells_its_executors_and_keeps_what_they_still_finish() 
     let run =
         bench.operate_as(Operation::Cancel, &run_id, &request_id).await.expect("a repetition is no error");
     assert_eq!(run.state(), run::State::Stopping);
+    let run = bench.operate(Operation::Cancel, &run_id).await.expect("nor is asking again");
+    assert_eq!(run.state(), run::State::Stopping);
     assert_eq!(bench.client.events(&run_id).await.len(), events, "it changes nothing");
     assert_eq!(hand.beat(&lease).await.directive(), Directive::Cancel);
     // A completion is still taken until the executor has acknowledged.
     hand.complete(&lease, json!({"made": "after all"})).await.expect("accepted");
     let run = bench.client.ended(&run_id, SOON).await;
     assert_eq!((run.state(), run.steps[0].state()), (run::State::Cancelled, State::Succeeded));
+    bench.operate(Operation::Cancel, &run_id).await.expect("it is what was asked for");
     let status = bench.operate(Operation::Resume, &run_id).await.expect_err("it has ended");
     assert_eq!(Refusal::of(&status).reason, "RUN_STATE");
+}
+
+#[tokio::test]
+async fn a_run_that_stops_for_another_cause_is_not_cancelled() {
+    let bench = bench().await;
+    let run_id = bench.client.create("fork", json!({})).await;
+    let hand = Hand::new(&bench.client, "hand", &["fork"]);
+    let (left, right) = (hand.take().await, hand.take().await);
+    hand.fail(&left, "NO_LICENCE", false).await.expect("accepted");
+    let status = bench.operate(Operation::Cancel, &run_id).await.expect_err("it will be FAILED");
+    let refusal = Refusal::of(&status);
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::FailedPrecondition, "RUN_STATE"));
+    assert!(refusal.message.contains("FAILED"), "{refusal:?}");
+    hand.give_back(&right, None).await.expect("accepted");
+    assert_eq!(bench.client.ended(&run_id, SOON).await.state(), run::State::Failed);
 }
 
 #[tokio::test]

@@ -29,7 +29,11 @@ impl Deciding<'_> {
                 self.stop(Outcome::Cancelled, reason.to_owned(), Some(call));
                 CHANGED
             }
-            RunState::Stopping(_) | RunState::Ended(Outcome::Cancelled) => UNCHANGED,
+            // What was asked for is so, or will be: not a mistake of whoever asks again.
+            RunState::Stopping(Outcome::Cancelled) | RunState::Ended(Outcome::Cancelled) => UNCHANGED,
+            RunState::Stopping(outcome) => {
+                self.refuse(&format!("is stopping for another cause: it will be {}", outcome.as_str()))
+            }
             RunState::Ended(outcome) => self.refuse(&format!("has already {}", past(outcome))),
         }
     }

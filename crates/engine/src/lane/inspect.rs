@@ -17,6 +17,8 @@ pub struct Inspection {
     pub done: BTreeMap<StepNo, i64>,
     /// How many polls wait on each queue that was asked about.
     pub waiting: BTreeMap<Arc<str>, usize>,
+    /// How many other replicas were present when that was last looked at.
+    pub others: usize,
 }
 
 /// How much a lane holds: all of it is bounded, and nearly all of it is nothing when nobody asks for anything.
@@ -57,6 +59,6 @@ impl Lane {
     pub fn inspect(&self, run: RunId, queues: &[Arc<str>]) -> Inspection {
         let (heard, done) = self.sessions.inspect(run);
         let waiting = queues.iter().map(|queue| (queue.clone(), self.dispatch.waiting(queue))).collect();
-        Inspection { heard, done, waiting }
+        Inspection { heard, done, waiting, others: self.others }
     }
 }

@@ -1,6 +1,8 @@
 //! Speech by espeak-ng. The text goes through standard input, where nothing in it is an option.
 
-use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use crate::error::MediaError;
 use crate::tool::Call;
@@ -11,7 +13,7 @@ use crate::{Media, text};
 const RATE: u32 = 22_050;
 
 /// Speaks one scene. Empty when nothing in it can be spoken, for example in a scene of emoji.
-pub(super) async fn speak(media: &Media, work: &Path, narration: &str) -> Result<Wav, MediaError> {
+pub(super) async fn speak(media: &Media, work: &Arc<TempDir>, narration: &str) -> Result<Wav, MediaError> {
     let silence = Wav { rate: RATE, channels: 1, samples: Vec::new() };
     let narration = text::speakable(narration);
     if !narration.contains(char::is_alphanumeric) {
@@ -22,16 +24,16 @@ pub(super) async fn speak(media: &Media, work: &Path, narration: &str) -> Result
     let call = Call {
         tool: &media.espeak(),
         doing: "to speak a scene".to_owned(),
-        folder: work,
+        folder: work.path(),
         arguments: ["-v", &config.voice, "-s", &speed, "-b", "1", "--stdin", "-w", "speech.wav"]
             .map(str::to_owned)
             .to_vec(),
         stdin: Some(narration),
     };
     call.output().await?;
-    let speech = work.join("speech.wav");
+    let speech = work.path().join("speech.wav");
     let path = speech.clone();
-    let read = super::blocking(move || {
+    let read = super::blocking(work, move || {
         let read = Wav::read(&path);
         std::fs::remove_file(&path)?;
         read

@@ -5,8 +5,10 @@
 mod espeak;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::artifact::{Kind, Label};
 use crate::error::MediaError;
@@ -68,7 +70,7 @@ pub(crate) async fn run(media: &Media, job: &Job, reports: &impl Reports) -> Res
     let script = script_of(media, job).await?;
     let recipes = script.scenes.iter().map(|scene| provider.recipe(media, scene)).collect();
     let mut ledger = Ledger::resume(&media.store, job.checkpoint.as_ref(), recipes).await?;
-    let work = media.work_folder()?;
+    let work = Arc::new(media.work_folder()?);
     let place = Place { run: &job.run_id, step: &job.step };
     reports.progress(ledger.done(), ledger.total(), "speaking");
     for index in ledger.missing() {
@@ -76,15 +78,15 @@ pub(crate) async fn run(media: &Media, job: &Job, reports: &impl Reports) -> Res
             return Ok(Ended::Yielded);
         }
         let Provider::Espeak = provider;
-        let spoken = espeak::speak(media, work.path(), &script.scenes[index].narration).await?;
+        let spoken = espeak::speak(media, &work, &script.scenes[index].narration).await?;
         let file = work.path().join("scene.wav");
-        let slot = place_in_time(spoken, &file).await?;
+        let slot = place_in_time(spoken, &work, &file).await?;
         let label = Label::new(scene_file(index), Kind::Wav);
         ledger.record(index, slot, media.store.put_file(place, label, &file).await?);
         reports.checkpoint(ledger.saved()).await?;
         reports.progress(ledger.done(), ledger.total(), "speaking");
     }
-    let narration = join(media, place, work.path(), &ledger).await?;
+    let narration = join(media, place, &work, &ledger).await?;
     Ok(Ended::Finished(finished(media, provider, &ledger, narration)))
 }
 
@@ -93,35 +95,40 @@ pub(crate) fn scene_file(index: usize) -> String {
     format!("scene-{:03}.wav", index + 1)
 }
 
-async fn place_in_time(spoken: wav::Wav, file: &Path) -> Result<Slot, MediaError> {
+async fn place_in_time(spoken: wav::Wav, work: &Arc<TempDir>, file: &Path) -> Result<Slot, MediaError> {
     let path = file.to_owned();
-    let written = blocking(move || {
+    let written = blocking(work, move || {
         let (placed, slot) = spoken.trimmed().normalized().in_slot(&Timing::default());
         placed.write(&path).map(|()| slot)
     });
     written.await.map_err(MediaError::io("writing", file))
 }
 
-async fn join(media: &Media, place: Place<'_>, work: &Path, ledger: &Ledger) -> Result<Artifact, MediaError> {
+async fn join(
+    media: &Media,
+    place: Place<'_>,
+    work: &Arc<TempDir>,
+    ledger: &Ledger,
+) -> Result<Artifact, MediaError> {
     let mut files = Vec::new();
     for entry in ledger.entries() {
-        files.push(media.store.fetch(&entry.artifact, work).await?);
+        files.push(media.store.fetch(&entry.artifact, work.path()).await?);
     }
-    let joined = work.join("narration.wav");
+    let joined = work.path().join("narration.wav");
     let into = joined.clone();
-    blocking(move || wav::join(&files, &into)).await.map_err(MediaError::io("joining", &joined))?;
+    blocking(work, move || wav::join(&files, &into)).await.map_err(MediaError::io("joining", &joined))?;
     let options = "-hide_banner -nostdin -loglevel error -y -i narration.wav -c:a aac -b:a 80k -ar 48000 -ac 1 \
         -map_metadata -1 -fflags +bitexact -flags:a +bitexact -movflags +faststart narration.m4a";
     let call = Call {
         tool: &media.ffmpeg(),
         doing: "to encode the narration".to_owned(),
-        folder: work,
+        folder: work.path(),
         arguments: options.split_whitespace().map(str::to_owned).collect(),
         stdin: None,
     };
     call.output().await?;
     let label = Label::new("narration.m4a", Kind::M4a);
-    media.store.put_file(place, label, &work.join("narration.m4a")).await
+    media.store.put_file(place, label, &work.path().join("narration.m4a")).await
 }
 
 fn finished(media: &Media, provider: Provider, ledger: &Ledger, narration: Artifact) -> Finished {
@@ -142,10 +149,51 @@ fn finished(media: &Media, provider: Provider, ledger: &Ledger, narration: Artif
     Finished { output, artifacts }
 }
 
-/// Runs blocking file work off the async threads. Such work is short and cannot be cancelled; its files are removed with their
-/// folder.
+/// Runs blocking work on files in `folder` off the async threads. Such work is short and cannot be cancelled: an attempt that is
+/// dropped meanwhile leaves the folder to it, which goes when it ends. Removed under it, the folder could be made to stay.
 async fn blocking<T: Send + 'static>(
+    folder: &Arc<TempDir>,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
+    let kept = Arc::clone(folder);
+    let work = move || {
+        let done = work();
+        drop(kept);
+        done
+    };
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_attempts_folder_goes_after_the_work_in_it() {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let path = folder.path().to_owned();
+        let (go, gone) = (mpsc::channel(), tokio::sync::oneshot::channel());
+        let file = path.join("scene.wav");
+        let writing = blocking(&folder, move || {
+            go.1.recv().unwrap();
+            let written = std::fs::write(&file, "late");
+            gone.0.send(written.is_ok()).unwrap();
+            Ok(())
+        });
+        // Begun, and dropped with its attempt.
+        tokio::select! {
+            biased;
+            _ = writing => panic!("it waits"),
+            () = std::future::ready(()) => {}
+        }
+        drop(folder);
+        assert!(path.exists());
+        go.0.send(()).unwrap();
+        assert!(gone.1.await.unwrap(), "it still has its folder");
+        while path.exists() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::codec::{self, Detail};
 use crate::errors::Refused;
 use crate::stored::ReadRun;
+use crate::telemetry::trace_of;
 use crate::validate::{self, INPUT_BYTES, Problems};
 
 use super::{Shared, answer_when, check_produced};
@@ -41,7 +42,11 @@ struct Accepted {
 }
 
 impl Content {
-    fn accept(&self, mut request: pb::SubmitContentRequest) -> Result<Accepted, Refused> {
+    fn accept(
+        &self,
+        mut request: pb::SubmitContentRequest,
+        trace: &BTreeMap<String, String>,
+    ) -> Result<Accepted, Refused> {
         let workflow = self.0.workflows.current(WORKFLOW).ok_or_else(|| {
             Refused::new(
                 Reason::WorkflowUnknown,
@@ -81,15 +86,19 @@ impl Content {
             priority: request.priority,
             deadline,
             content_hash,
-            trace: crate::telemetry::current_trace(),
+            trace: trace.clone(),
         };
         let given = !request.request_id.is_empty() || !request.validate_only;
         let shown_id = if given { id.to_string() } else { String::new() };
         Ok(Accepted { workflow, run, preferred, validate_only: request.validate_only, shown_id })
     }
 
-    async fn submit(&self, requests: Vec<pb::SubmitContentRequest>) -> Result<Vec<Answered>, Refused> {
-        let accepted: Vec<_> = requests.into_iter().map(|request| self.accept(request)).collect();
+    async fn submit(
+        &self,
+        requests: Vec<pb::SubmitContentRequest>,
+        trace: &BTreeMap<String, String>,
+    ) -> Result<Vec<Answered>, Refused> {
+        let accepted: Vec<_> = requests.into_iter().map(|request| self.accept(request, trace)).collect();
         let real = accepted.iter().flatten().filter(|accepted| !accepted.validate_only);
         let runs: Vec<_> = real.map(|accepted| (accepted.workflow.clone(), accepted.run.clone())).collect();
         let created = if runs.is_empty() { Vec::new() } else { self.0.create(runs).await? };
@@ -192,7 +201,8 @@ impl ContentService for Content {
         &self,
         request: Request<pb::SubmitContentRequest>,
     ) -> Result<Response<pb::SubmitContentResponse>, Status> {
-        let mut answers = self.submit(vec![request.into_inner()]).await?;
+        let trace = trace_of(request.metadata());
+        let mut answers = self.submit(vec![request.into_inner()], &trace).await?;
         let answer = answers.pop().unwrap_or_else(|| Err(Refused::new(Reason::Internal, "no answer")));
         Ok(Response::new(answer?))
     }
@@ -201,11 +211,12 @@ impl ContentService for Content {
         &self,
         request: Request<pb::BatchSubmitContentRequest>,
     ) -> Result<Response<pb::BatchSubmitContentResponse>, Status> {
+        let trace = trace_of(request.metadata());
         let requests = request.into_inner().requests;
         let mut problems = Problems::default();
         problems.check((1..=BATCH).contains(&requests.len()), "requests", "must be 1 to 1000");
         problems.finish()?;
-        let answers = self.submit(requests).await?;
+        let answers = self.submit(requests, &trace).await?;
         let results = answers.into_iter().map(|answer| match answer {
             Ok(response) => {
                 pb::SubmitContentResult { verdict: Some(pb::Verdict::default()), response: Some(response) }

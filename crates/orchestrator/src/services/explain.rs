@@ -1,5 +1,7 @@
 //! ExplainRun: why a run is not finished yet, or why it ended as it did.
 
+use std::sync::Arc;
+
 use longtake_engine::definition::Step as Definition;
 use longtake_engine::ids::{RunId, StepNo};
 use longtake_engine::lane::Inspection;
@@ -15,11 +17,12 @@ use crate::stored::ReadRun;
 
 use super::run::Runs;
 
+/// How often a run that changes meanwhile is read again.
+const LOOKS: usize = 3;
+
 impl Runs {
     pub(super) async fn explain(&self, id: RunId) -> Result<pb::ExplainRunResponse, Refused> {
-        let found = self.0.read(id).await?;
-        let queues = found.workflow.steps.iter().map(|step| step.queue.as_str().into()).collect();
-        let known = self.0.lane.inspect(id, queues).await?;
+        let (found, known) = self.look(id).await?;
         let mut ahead = std::collections::BTreeMap::new();
         for (number, step) in found.run.steps.iter().enumerate() {
             if matches!(step.state, StepState::Ready(_)) {
@@ -46,6 +49,34 @@ impl Runs {
             actions: actions(&found.run),
         })
     }
+
+    /// A run, and what this replica knows of its leases. An attempt that ended after the one was read and before the other was
+    /// asked is none that nobody was heard of: then the run is read again.
+    async fn look(&self, id: RunId) -> Result<(ReadRun, Inspection), Refused> {
+        let mut found = self.0.read(id).await?;
+        let queues: Vec<Arc<str>> =
+            found.workflow.steps.iter().map(|step| step.queue.as_str().into()).collect();
+        let mut known = self.0.lane.inspect(id, queues.clone()).await?;
+        for _ in 0..LOOKS {
+            if all_known(&found, &known) {
+                break;
+            }
+            let again = self.0.read(id).await?;
+            let changed = again.run.last_event != found.run.last_event;
+            found = again;
+            if !changed {
+                break;
+            }
+            known = self.0.lane.inspect(id, queues.clone()).await?;
+        }
+        Ok((found, known))
+    }
+}
+
+/// Whether this replica looks after every live attempt of the run.
+fn all_known(found: &ReadRun, known: &Inspection) -> bool {
+    let mut steps = found.run.steps.iter().enumerate();
+    steps.all(|(number, step)| !step.state.is_leased() || known.heard.contains_key(&number))
 }
 
 struct About<'a> {
@@ -62,7 +93,7 @@ struct About<'a> {
 impl About<'_> {
     fn explain(&self, shown: &pb::Step) -> pb::StepExplanation {
         let (waiting_for, since, until, sentence) = self.standing();
-        let heard = self.known.heard.get(&self.number).copied();
+        let heard = self.heard();
         let open = self.definition.needs.iter().filter(|need| !self.found.run.steps[**need].state.is_done());
         let attempt =
             shown.live_attempt.clone().or_else(|| shown.attempts.last().cloned()).map(|mut attempt| {
@@ -89,6 +120,12 @@ impl About<'_> {
         }
     }
 
+    /// When the executor that holds the step was last heard of here, if it was: not at all by a server that only just found its
+    /// session in the database.
+    fn heard(&self) -> Option<Timestamp> {
+        self.known.heard.get(&self.number).copied().filter(|heard| *heard > Timestamp::default())
+    }
+
     fn standing(&self) -> (WaitingFor, Option<Timestamp>, Option<Timestamp>, String) {
         let name = &self.definition.name;
         let paused = self.found.run.state == RunState::Paused;
@@ -102,7 +139,7 @@ impl About<'_> {
             }
             StepState::Ready(since) => {
                 let sentence = format!(
-                    "{name} has waited {} for an executor on queue {}: {} ahead of it, {} executors waiting there",
+                    "{name} has waited {} for an executor on queue {}: {} ahead of it, {} executors free for it now",
                     human(self.now.since(since)),
                     self.definition.queue,
                     self.ahead,
@@ -142,9 +179,12 @@ impl About<'_> {
         let since = attempt.leased_at;
         let deadline =
             [attempt.deadline, self.step.deadline, self.found.run.deadline].into_iter().flatten().min();
-        let heard = match self.known.heard.get(&self.number) {
-            Some(heard) => format!("last heard of {} ago", human(self.now.since(*heard))),
-            None => "looked after by another replica".to_owned(),
+        let heard = match self.heard() {
+            Some(heard) => format!("last heard of {} ago", human(self.now.since(heard))),
+            None if self.known.others > 0 && !self.known.heard.contains_key(&self.number) => {
+                "looked after by another replica".to_owned()
+            }
+            None => "not heard of by this server yet".to_owned(),
         };
         let progress = self.step.checkpoint.as_ref().map_or(String::new(), |checkpoint| {
             format!(", checkpoint at {} of {} done", checkpoint.done, checkpoint.total)
@@ -184,7 +224,9 @@ impl About<'_> {
         }
         let queue = &self.definition.queue;
         vec![pb::SuggestedAction {
-            sentence: format!("start an executor: longtake executor --queues {queue}"),
+            sentence: format!(
+                "no executor is free for it: wait for a busy one, or start another: longtake executor --queues {queue}"
+            ),
             ..pb::SuggestedAction::default()
         }]
     }

@@ -94,6 +94,10 @@ fn run_unknown(id: RunId) -> Refused {
     )
 }
 
+fn page_token_invalid(why: &str) -> Refused {
+    Refused::field(Reason::PageTokenInvalid, "page_token", why)
+}
+
 /// Refuses modalities that no step of the workflow makes.
 fn check_produced(workflow: &Workflow, requested: &[Modality]) -> Result<(), Refused> {
     let missing: Vec<String> = requested

@@ -58,7 +58,9 @@ impl Runs {
             "must be TARGET_RUN, TARGET_STEP or TARGET_ATTEMPT",
         );
         problems.finish()?;
-        let Some(to) = to else { return Err(Refused::new(Reason::FieldInvalid, "deadline: must be set")) };
+        let Some(to) = to else {
+            return Err(Refused::field(Reason::FieldInvalid, "deadline", "must be set"));
+        };
         let which = match target {
             Target::Unspecified | Target::Run => Deadline::Run,
             Target::Step => Deadline::Step(self.step(run, &request.step).await?),

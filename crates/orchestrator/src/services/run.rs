@@ -18,11 +18,12 @@ use tonic::{Request, Response, Status};
 use crate::codec::{self, Detail};
 use crate::errors::Refused;
 use crate::stored;
+use crate::telemetry::trace_of;
 use crate::validate::{self, INPUT_BYTES, Problems};
 
 use super::content::TENANT;
 use super::watch::WatchStream;
-use super::{Shared, answer_when, check_produced};
+use super::{Shared, answer_when, check_produced, page_token_invalid};
 
 /// The service.
 #[derive(Clone)]
@@ -51,7 +52,11 @@ impl Runs {
         found.ok_or_else(|| unknown(format!("version {version} of workflow {name}")))
     }
 
-    async fn create(&self, request: pb::CreateRunRequest) -> Result<pb::CreateRunResponse, Refused> {
+    async fn create(
+        &self,
+        request: pb::CreateRunRequest,
+        trace: BTreeMap<String, String>,
+    ) -> Result<pb::CreateRunResponse, Refused> {
         let content_hash = content_hash(&request);
         let mut problems = Problems::default();
         let id = RunId(problems.request_id(&request.request_id).0);
@@ -75,7 +80,7 @@ impl Runs {
             priority: request.priority,
             deadline,
             content_hash,
-            trace: crate::telemetry::current_trace(),
+            trace,
         };
         if request.validate_only {
             return Ok(pb::CreateRunResponse { run: Some(self.preview(&workflow, run)), created: true });
@@ -185,10 +190,8 @@ fn page_start(token: &str, filters: &str) -> Result<Option<i64>, Refused> {
     if token.is_empty() {
         return Ok(None);
     }
-    let foreign = || {
-        let message = "page_token is not one of this list with these filters: start again without one";
-        Refused::new(Reason::PageTokenInvalid, message)
-    };
+    let foreign =
+        || page_token_invalid("is not one of this list with these filters: start again without one");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| foreign())?;
     let (last, digest) = bytes.split_first_chunk::<8>().ok_or_else(foreign)?;
     if *digest != Sha256::digest(filters)[..8] {
@@ -233,7 +236,8 @@ impl RunService for Runs {
         &self,
         request: Request<pb::CreateRunRequest>,
     ) -> Result<Response<pb::CreateRunResponse>, Status> {
-        Ok(Response::new(self.create(request.into_inner()).await?))
+        let trace = trace_of(request.metadata());
+        Ok(Response::new(self.create(request.into_inner(), trace).await?))
     }
 
     async fn get_run(

@@ -10,7 +10,7 @@ use crate::codec;
 use crate::errors::Refused;
 use crate::validate::Problems;
 
-use super::Shared;
+use super::{Shared, page_token_invalid};
 
 /// The service.
 #[derive(Clone)]
@@ -49,8 +49,7 @@ impl WorkflowService for WorkflowCatalog {
         let known = request.page_token.is_empty()
             || all.iter().any(|(workflow, _)| workflow.name == request.page_token);
         if !known {
-            let message = "page_token is not one of this list: start again without one";
-            return Err(Refused::new(Reason::PageTokenInvalid, message).into());
+            return Err(page_token_invalid("is not one of this list: start again without one").into());
         }
         let rest = all.iter().filter(|(workflow, _)| workflow.name > request.page_token);
         let page: Vec<_> =

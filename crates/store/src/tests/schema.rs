@@ -99,6 +99,36 @@ async fn runs_outlive_the_way_to_ranges_of_history_and_back() {
 }
 
 #[tokio::test]
+async fn a_schema_says_where_it_stands_and_goes_down_only() {
+    let database = Database::empty().await;
+    let store = &database.store;
+    let none = store.schema().await.expect("read");
+    assert_eq!((none.version, &none.oldest_binary, none.binary), (0, &None, env!("CARGO_PKG_VERSION")));
+    store.migrate_down(0).await.expect("it is there already");
+    let refused = store.migrate_down(1).await.expect_err("that would be up");
+    assert!(refused.to_string().contains("at version 0: it cannot be taken down to 1"), "{refused}");
+    store.migrate().await.expect("up");
+    let up = store.schema().await.expect("read");
+    assert_eq!((up.version, up.oldest_binary.as_deref()), (up.newest, Some("0.1.0")));
+    let refused = store.migrate_down(up.newest + 7).await.expect_err("there is no such version");
+    assert!(
+        matches!(refused, Error::Refused(_)) && refused.to_string().contains("cannot be taken down to"),
+        "{refused}"
+    );
+    store.migrate_down(up.newest).await.expect("nothing to do");
+    assert_eq!(store.schema().await.expect("read"), up);
+
+    // What a newer binary brought, only that one can take back.
+    let newer = "insert into schema_version (version, oldest_binary) values (1000, '0.0.1');
+        insert into _sqlx_migrations select 1000, 'from a newer binary', now(), true, '\\x00', 0";
+    database.connect().await.execute(newer).await.expect("a newer binary migrates");
+    assert_eq!(store.schema().await.expect("read").version, 1000);
+    let refused = store.migrate_down(0).await.expect_err("it is not known how");
+    assert!(refused.to_string().contains("with the release that brought it there"), "{refused}");
+    store.check_schema().await.expect("nothing was taken back");
+}
+
+#[tokio::test]
 async fn several_processes_may_migrate_at_once() {
     let database = Database::empty().await;
     let tasks: Vec<_> = (0..5)
