@@ -393,11 +393,12 @@ impl Sessions {
         let Origin::Clock(due) = pending.origin else { return Some(None) };
         match &pending.command {
             Command::Fire(timer) => Some(Some(due.max(Rows::of(run?).timers.get(timer).copied()?))),
-            Command::Revoke { step, cause: Cause::NoProgress | Cause::AttemptTimeout, .. } => {
+            Command::Revoke { step, cause: cause @ (Cause::NoProgress | Cause::AttemptTimeout), .. } => {
                 let clock = self.clocks.get(&(pending.run, *step))?;
                 let heard = self.sessions.get(&clock.session)?.heard;
-                clock.overdue(heard, |since| self.credited_since(since), now)?;
-                Some(Some(due))
+                let (up, _) = clock.overdue(heard, |since| self.credited_since(since), now)?;
+                // Another of its times may be up by now: that is asked for by itself.
+                (up == *cause).then_some(Some(due))
             }
             _ => Some(Some(due)),
         }
