@@ -185,7 +185,7 @@ impl Context {
             return Err(invalid(format!("its data has {size} bytes as JSON; {DATA_BYTES} are allowed")));
         }
         let artifacts = artifacts.into_iter().map(v1::Artifact::from).collect();
-        let data = Some(struct_from_map(data));
+        let data = Some(struct_from_map(&data));
         let checkpoint = v1::Checkpoint { sequence: 0, done, total, data, artifacts };
         let size = checkpoint.encoded_len();
         if size > CALL_BYTES / 2 {

@@ -22,7 +22,7 @@ pub(crate) fn completed(token: &str, output: Output) -> Report {
     match storable(output) {
         Ok((data, artifacts)) => Report::Complete(v1::CompleteStepRequest {
             lease_token: token.to_owned(),
-            output: Some(struct_from_map(data)),
+            output: Some(struct_from_map(&data)),
             artifacts,
             cost: cost.map(money),
             ..Default::default()
@@ -125,7 +125,7 @@ pub(crate) fn amended(refused: Report, flaw: Flaw, why: &str) -> Report {
 /// An error within the server's bounds. Details go first, then the end of the message.
 fn error(code: &str, retryable: bool, message: &str, details: Map<String, Value>) -> v1::StepError {
     let message = message.replace('\0', "\u{fffd}");
-    let details = (!details.is_empty()).then(|| struct_from_map(details));
+    let details = (!details.is_empty()).then(|| struct_from_map(&details));
     let code = code_of(code);
     let whole = v1::StepError { code, message, retryable, details };
     if whole.encoded_len() <= ERROR_BYTES {

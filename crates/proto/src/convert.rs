@@ -16,20 +16,16 @@ pub fn json_from_struct(fields: Struct) -> Map<String, Value> {
 }
 
 /// JSON as a message's Struct; `None` unless it is an object.
+#[allow(clippy::needless_pass_by_value)] // callers make it for this
 pub fn struct_from_json(value: Value) -> Option<Struct> {
     match value {
-        Value::Object(fields) => Some(struct_from_map(fields)),
+        Value::Object(fields) => Some(struct_from_map(&fields)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
     }
 }
 
 /// A JSON object as a message's Struct.
-pub fn struct_from_map(fields: Map<String, Value>) -> Struct {
-    struct_from_object(&fields)
-}
-
-/// The same from JSON that is kept.
-pub fn struct_from_object(fields: &Map<String, Value>) -> Struct {
+pub fn struct_from_map(fields: &Map<String, Value>) -> Struct {
     Struct { fields: fields.iter().map(|(key, value)| (key.clone(), value_of(value))).collect() }
 }
 
@@ -40,7 +36,7 @@ fn value_of(value: &Value) -> ProtoValue {
         Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
         Value::String(value) => Kind::StringValue(value.clone()),
         Value::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(value_of).collect() }),
-        Value::Object(fields) => Kind::StructValue(struct_from_object(fields)),
+        Value::Object(fields) => Kind::StructValue(struct_from_map(fields)),
     };
     ProtoValue { kind: Some(kind) }
 }

@@ -154,7 +154,8 @@ impl Lane {
     /// Rows that were read for polls that wait go first.
     fn match_backlog(&mut self, entries: &mut Batch, now: Timestamp, random: Random<'_>) {
         while entries.len() < self.batch_runs {
-            let Some((queue, run, step)) = self.dispatch.next_from_backlog() else { return };
+            let awaited = |run| self.refresh.contains(&run);
+            let Some((queue, run, step)) = self.dispatch.next_from_backlog(awaited) else { return };
             if self.shunned_until(run, now).is_some() {
                 continue;
             }
@@ -250,6 +251,12 @@ fn weight(command: &Command) -> usize {
     }
 }
 
+/// Whether a step of a run can be dispatched.
+pub(super) fn is_ready(run: &Run, step: StepNo) -> bool {
+    run.state == RunState::Running
+        && run.steps.get(step).is_some_and(|step| matches!(step.state, StepState::Ready(_)))
+}
+
 impl Flight {
     fn write(&mut self) -> Write {
         let runs = self.entries.iter_mut().filter_map(|(id, entry)| entry.write(*id)).collect();
@@ -287,10 +294,7 @@ impl Entry {
     }
 
     fn is_ready(&self, step: StepNo) -> bool {
-        self.run.as_ref().is_some_and(|run| {
-            run.state == RunState::Running
-                && run.steps.get(step).is_some_and(|step| matches!(step.state, StepState::Ready(_)))
-        })
+        self.run.as_ref().is_some_and(|run| is_ready(run, step))
     }
 
     /// Steps that the batch made ready, and their queues.

@@ -39,6 +39,10 @@ impl Cache {
         self.runs.contains_key(&id)
     }
 
+    pub fn get(&self, id: RunId) -> Option<&Cached> {
+        self.runs.get(&id).map(|(cached, ..)| cached)
+    }
+
     pub fn len(&self) -> usize {
         self.runs.len()
     }

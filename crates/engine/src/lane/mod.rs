@@ -114,7 +114,8 @@ pub struct Lane {
     calls: BTreeMap<Ticket, Call>,
     /// Heartbeats among them: they may wait for their session's renewal.
     beating: Vec<Ticket>,
-    /// Runs that another replica changed while their leases are looked after here.
+    /// Runs to read for the lane's own sake: ready steps that were read belong to them, or another replica changed them while
+    /// their leases are looked after here.
     refresh: BTreeSet<RunId>,
     flight: Option<Flight>,
     /// Runs that a write takes at most: halved when one fails, so that a poisonous run ends up alone.

@@ -8,7 +8,7 @@ use crate::run::Run;
 use crate::time::Timestamp;
 
 use super::ask::{Failure, Grant};
-use super::batch::{Entry, Flight, Settled};
+use super::batch::{Entry, Flight, Settled, is_ready};
 use super::cache::Cached;
 use super::dispatch::PollNo;
 use super::work::{Committed, Found, Load, Loaded};
@@ -34,7 +34,15 @@ impl Lane {
             }
         }
         for (queue, asked) in &load.ready {
-            self.dispatch.read(queue, *asked, ready.remove(queue).unwrap_or_default());
+            let rows = ready.remove(queue).unwrap_or_default();
+            for (run, step) in &rows {
+                // Where it is known here, nothing is to be read. If what is known is old, the fence says so.
+                let known = self.cache.get(*run).is_some_and(|cached| is_ready(&cached.run, *step));
+                if !known && self.shunned_until(*run, now).is_none() {
+                    self.refresh.insert(*run);
+                }
+            }
+            self.dispatch.read(queue, *asked, rows);
         }
     }
 

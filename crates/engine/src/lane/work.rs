@@ -36,7 +36,8 @@ pub enum Work {
 pub struct Load {
     /// Runs, and whether to wait for a commit that may still be on its way (`FOR UPDATE`).
     pub runs: BTreeMap<RunId, bool>,
-    /// The oldest ready steps of these queues, so many of each; the runs that they belong to are read with them.
+    /// The oldest ready steps of these queues, so many of each. The runs that they belong to are asked for next, where they are
+    /// not in memory.
     pub ready: BTreeMap<Arc<str>, usize>,
 }
 

@@ -236,15 +236,13 @@ impl Db {
             self.stats.hit(Hit::LockedRead);
             self.wait_for(&locked, &BTreeSet::new(), now);
         }
-        let mut wanted: BTreeSet<RunId> = load.runs.keys().copied().collect();
         let mut ready = BTreeMap::new();
         for (queue, count) in &load.ready {
             let mut rows = self.ready_rows(queue);
             rows.truncate(*count);
-            wanted.extend(rows.iter().map(|(run, _)| *run));
             ready.insert(queue.clone(), rows);
         }
-        let runs = wanted.iter().filter_map(|id| self.runs.get(id)).map(Row::stored).collect();
+        let runs = load.runs.keys().filter_map(|id| self.runs.get(id)).map(Row::stored).collect();
         Loaded { runs, ready }
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn money_from(amount: &pb::Money) -> Money {
 
 /// A JSON object as a Struct; anything else is an empty one.
 pub(crate) fn object(value: &Value) -> Struct {
-    value.as_object().map(wire::struct_from_object).unwrap_or_default()
+    value.as_object().map(wire::struct_from_map).unwrap_or_default()
 }
 
 pub(crate) fn json(fields: Option<Struct>) -> Value {

@@ -23,7 +23,7 @@ const DOING: &str = "reading runs for a lane";
 /// What was read for a lane, not decoded yet.
 #[derive(Debug, Default)]
 pub struct LoadedRows {
-    /// The runs that exist, of those that were asked for and of those that own the ready steps.
+    /// The runs that exist, of those that were asked for.
     pub runs: Vec<RunRows>,
     /// Ready steps by queue, in dispatch order.
     pub ready: BTreeMap<Arc<str>, Vec<(RunId, StepNo)>>,

@@ -1,4 +1,4 @@
--- Runs by id, and the heads of queues with the runs that they belong to; all in one snapshot.
+-- Runs by id, and the heads of queues; all in one snapshot.
 -- As in write.sql, no part joins a table with a list.
 -- Kinds: 0 a run and where it stands, 1 a row of its history, 2 a checkpoint, 3 progress, 4 a ready step.
 with
@@ -15,8 +15,6 @@ heads as materialized (
 ),
 wanted as materialized (
     select run_no from run_key where run_id = any ($1::uuid[])
-    union
-    select run_no from heads
 )
 select 0 as kind, run_no, run_id, version as number, 0::smallint as step, 0 as attempt, 0::bigint as done, 0::bigint as total,
     ended_at as at, (select workflow.version from workflow where workflow.workflow_no = run.workflow_no) as bytes, state as text, '' as more,
