@@ -65,13 +65,7 @@ impl Server {
         Server::begin(name, folder, database, definitions, More { environment, ..More::default() }).await
     }
 
-    async fn begin(
-        name: &str,
-        folder: &Path,
-        database: &str,
-        definitions: &Path,
-        more: More,
-    ) -> Server {
+    async fn begin(name: &str, folder: &Path, database: &str, definitions: &Path, more: More) -> Server {
         let (grpc, http) = (free_port(), free_port());
         let command = command(database, definitions, &more, grpc, http);
         let mut server = Server {

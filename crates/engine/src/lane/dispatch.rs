@@ -224,7 +224,10 @@ impl Dispatch {
     }
 
     /// The next row that was read and that a poll waits for. A queue whose next run is `awaited` waits with it: older rows go first.
-    pub fn next_from_backlog(&mut self, awaited: impl Fn(RunId) -> bool) -> Option<(Arc<str>, RunId, StepNo)> {
+    pub fn next_from_backlog(
+        &mut self,
+        awaited: impl Fn(RunId) -> bool,
+    ) -> Option<(Arc<str>, RunId, StepNo)> {
         let held = |queue: &Queue| queue.backlog.front().is_none_or(|(run, _)| awaited(*run));
         let mut fed = self.queues.iter_mut().filter(|(_, queue)| !queue.seats.is_empty() && !held(queue));
         fed.find_map(|(name, queue)| {
