@@ -47,7 +47,7 @@ fn storable(output: Output) -> Result<(Map<String, Value>, Vec<v1::Artifact>), S
 
 fn output_invalid(token: &str, why: &str, cost: Option<v1::Money>) -> Report {
     let message = format!("the step's output cannot be stored: {why}");
-    fail(token, error("OUTPUT_INVALID", false, &message, Map::new()), cost)
+    fail(token, error("OUTPUT_INVALID", false, &message, &Map::new()), cost)
 }
 
 /// A failure or a yield, as the step says.
@@ -58,7 +58,7 @@ pub(crate) fn ended(token: &str, why: StepError, checkpoint: Option<v1::Checkpoi
         Kind::Yielded => yielded_at(token, &why.message, checkpoint, cost),
         Kind::Failed { code, retryable } => Report::Fail(v1::FailStepRequest {
             lease_token: token.to_owned(),
-            error: Some(error(&code, retryable, &why.message, why.details)),
+            error: Some(error(&code, retryable, &why.message, &why.details)),
             retry_after: why.retry_after.map(duration_from_std),
             checkpoint,
             cost,
@@ -114,7 +114,7 @@ pub(crate) fn amended(refused: Report, flaw: Flaw, why: &str) -> Report {
         (Report::Fail(refused), Flaw::Error | Flaw::Output | Flaw::Other) => {
             let said = refused.error.unwrap_or_default();
             let message = cut(&said.message, SHORT_ERROR_BYTES);
-            fail(&refused.lease_token, error(&said.code, said.retryable, message, Map::new()), None)
+            fail(&refused.lease_token, error(&said.code, said.retryable, message, &Map::new()), None)
         }
         (Report::Yield(refused), Flaw::Error | Flaw::Output | Flaw::Other) => {
             yielded_at(&refused.lease_token, "", None, None)
@@ -123,9 +123,9 @@ pub(crate) fn amended(refused: Report, flaw: Flaw, why: &str) -> Report {
 }
 
 /// An error within the server's bounds. Details go first, then the end of the message.
-fn error(code: &str, retryable: bool, message: &str, details: Map<String, Value>) -> v1::StepError {
+fn error(code: &str, retryable: bool, message: &str, details: &Map<String, Value>) -> v1::StepError {
     let message = message.replace('\0', "\u{fffd}");
-    let details = (!details.is_empty()).then(|| struct_from_map(&details));
+    let details = (!details.is_empty()).then(|| struct_from_map(details));
     let code = code_of(code);
     let whole = v1::StepError { code, message, retryable, details };
     if whole.encoded_len() <= ERROR_BYTES {

@@ -79,7 +79,7 @@ fn f2h(events: [i64; 5]) -> String {
          insert into h_hot select i, u, 1, 1, decode(repeat('74', 16), 'hex'), gen_random_uuid(), now(), null from n;\n",
         events[0]
     );
-    for step in 1..=4_usize {
+    for (step, bytes) in events.iter().enumerate().skip(1) {
         let (set, closed) = match step {
             4 => (
                 "step = 5, worker = null, token = null, lease = null, done = now()",
@@ -91,7 +91,7 @@ fn f2h(events: [i64; 5]) -> String {
             "with u as (update h_hot set version = version + 3, {set} where {between} and version = {} returning id, version){closed} \
              insert into h_history select id, version, now(), decode(repeat('79', {}), 'hex') from u;\n",
             step * 3 - 2,
-            events[step]
+            bytes
         ));
     }
     script

@@ -45,7 +45,7 @@ pub async fn orders<T: Serialize>(mut follow: impl AsyncFnMut(&str) -> Result<T>
     let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
     // On a thread of its own: reading blocks.
     std::thread::spawn(move || {
-        std::io::stdin().lines().map_while(|line| line.ok()).try_for_each(|it| sender.send(it))
+        std::io::stdin().lines().map_while(Result::ok).try_for_each(|it| sender.send(it))
     });
     while let Some(order) = lines.recv().await {
         let answer = follow(&order).await?;
