@@ -196,6 +196,10 @@ async fn attempts_share_the_jobs_and_one_that_waits_for_a_job_gives_way_at_once(
     };
     let waiting = async {
         first.begun().await;
+        // It says so before its first segment has the only job.
+        while stage.ffmpeg_runs("segment.mp4") == 0 {
+            tokio::task::yield_now().await;
+        }
         stage.media.run(Step::Video, &job, &second).await
     };
     tokio::select! {
