@@ -213,25 +213,31 @@ impl Load {
 
     /// What is late is sent at once and counts from when it was meant to be sent: a slow server is not spared.
     async fn open(self: Rc<Load>, rate: f64) {
-        let (start, began) = (Instant::now(), micros());
-        let mut sent = 0_u64;
-        while !self.is_stopped() {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
-            let due = (start.elapsed().as_secs_f64() * rate) as u64 + 1;
-            while sent < due {
-                let many = u64::try_from(self.plan.batch).unwrap_or(1).min(due - sent);
-                #[allow(clippy::cast_possible_truncation)] // microseconds
-                let meant = |place: u64| began + (place as f64 / rate * 1e6) as i64;
-                let batch = (sent..sent + many).map(|place| (meant(place), None)).collect();
-                tokio::task::spawn_local(self.clone().submit_one(sent, batch));
-                sent += many;
+        let batch = u64::try_from(self.plan.batch).unwrap_or(1);
+        let (sender, mut due) = tokio::sync::mpsc::unbounded_channel();
+        // On a thread of its own: the runtime's timers are a millisecond late, which is a part of what is measured.
+        std::thread::spawn(move || {
+            let (start, began) = (Instant::now(), micros());
+            for first in (0..).step_by(usize::try_from(batch).unwrap_or(1)) {
+                let offset = Duration::from_secs_f64(first as f64 / rate);
+                std::thread::sleep((start + offset).saturating_duration_since(Instant::now()));
+                let meant = began + i64::try_from(offset.as_micros()).unwrap_or(i64::MAX);
+                if sender.send((first, meant)).is_err() {
+                    return;
+                }
             }
-            tokio::time::sleep_until(start + Duration::from_secs_f64(sent as f64 / rate)).await;
+        });
+        while let Some((number, meant)) = due.recv().await {
+            if self.is_stopped() {
+                return;
+            }
+            let runs = (0..batch).map(|_| (meant, None)).collect();
+            tokio::task::spawn_local(self.clone().submit_one(number, runs));
         }
     }
 
-    async fn submit_one(self: Rc<Load>, number: u64, batch: Vec<(i64, Option<OwnedSemaphorePermit>)>) {
-        self.submit(usize::try_from(number).unwrap_or_default(), batch).await;
+    async fn submit_one(self: Rc<Load>, number: usize, runs: Vec<(i64, Option<OwnedSemaphorePermit>)>) {
+        self.submit(number, runs).await;
     }
 
     async fn fill(self: Rc<Load>, number: usize, left: Rc<RefCell<usize>>) {
