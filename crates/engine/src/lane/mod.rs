@@ -29,6 +29,7 @@ mod dispatch;
 mod inspect;
 mod outcome;
 mod sessions;
+mod timeouts;
 pub mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -18,6 +18,7 @@ use crate::time::{Duration, Timestamp};
 
 use super::ask::{Beat, Progress, Standing};
 use super::clock::Clock;
+use super::timeouts::Timeouts;
 use super::work::{AdoptedSession, ProgressWrite, SessionWrite};
 use super::{Origin, Pending};
 
@@ -64,29 +65,6 @@ struct Session {
     running: Timeouts,
     /// How many runs are being read for it.
     searching: usize,
-}
-
-/// How many leases have which heartbeat timeout: a session with a thousand leases is asked for the shortest all the time.
-#[derive(Debug, Default)]
-struct Timeouts(BTreeMap<Duration, usize>);
-
-impl Timeouts {
-    fn add(&mut self, timeout: Duration) {
-        *self.0.entry(timeout).or_default() += 1;
-    }
-
-    fn take(&mut self, timeout: Duration) {
-        if let Some(count) = self.0.get_mut(&timeout) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&timeout);
-            }
-        }
-    }
-
-    fn shortest(&self) -> Option<Duration> {
-        self.0.first_key_value().map(|(timeout, _)| *timeout)
-    }
 }
 
 /// A lease to take back.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use crate::Effort;
@@ -77,15 +77,21 @@ pub async fn hold(scene: &mut Scene<'_>, steps: usize) -> Result<Role> {
         every: 5.0,
     };
     let mut holders = Role::start("holders", &plan)?;
-    let mut look = 0;
-    while holders.ask::<Held>("look").await?.leases < steps as u64 {
-        look += 1;
-        ensure!(look < 600, "the steps were not all leased within a minute");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until(&mut holders, "the steps were not all leased", |held| held.leases >= steps as u64).await?;
     // Every executor is in its rhythm.
     tokio::time::sleep(Duration::from_secs(6)).await;
     Ok(holders)
+}
+
+/// Waits, for a minute at most, until holders are where they should be.
+pub async fn until(holders: &mut Role, else_said: &str, there: impl Fn(&Held) -> bool) -> Result<()> {
+    for _ in 0..600 {
+        if there(&holders.ask("look").await?) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("{else_said} within a minute")
 }
 
 pub fn tables(points: &[Point]) -> Vec<Table> {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::Effort;
 use crate::gauges;
 use crate::report::Table;
-use crate::roles::holders::{Held, Plan};
+use crate::roles::holders::Plan;
 use crate::stage::{Role, Stage};
+use crate::w3;
 
 /// So many polls that are held.
 #[derive(Debug, Clone, Serialize)]
@@ -32,12 +33,7 @@ pub async fn run(stage: &Stage, many: &[usize], effort: &Effort) -> Result<Vec<P
             every: 5.0,
         };
         let mut role = Role::start("holders", &plan)?;
-        let mut look = 0;
-        while role.ask::<Held>("look").await?.parked < pollers as u64 {
-            look += 1;
-            ensure!(look < 600, "the polls were not all parked within a minute");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        w3::until(&mut role, "the polls were not all parked", |held| held.parked >= pollers as u64).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let window = effort.window.max(Duration::from_secs(60));
         let before = scene.spent().await?;
