@@ -127,7 +127,7 @@ async fn work(config: &Config, link: &Arc<Link>, kill: CancellationToken) -> Res
     let polled = tokio::select! {
         biased;
         () = kill.cancelled() => Ok(()),
-        polled = poll::run(link) => polled,
+        polled = poll::run(link, config.slots) => polled,
     };
     link.drain.cancel();
     tracing::info!("draining: no new steps are taken");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -16,13 +17,26 @@ use crate::config::POLL_STEPS;
 use crate::link::Link;
 use crate::retry::Retry;
 
-/// Polls until the drain begins; fails when the server refuses to be polled.
-pub(crate) async fn run(link: &Arc<Link>) -> Result<(), Error> {
+/// Polls that are held at once: a server gives one poll [`POLL_STEPS`] at most, and what finds no poll waiting has to go through its
+/// table of ready steps.
+const POLLS: usize = 8;
+
+/// Polls until the drain begins, for all of `slots`; fails when the server refuses to be polled.
+pub(crate) async fn run(link: &Arc<Link>, slots: usize) -> Result<(), Error> {
+    let polls = slots.div_ceil(POLL_STEPS).clamp(1, POLLS);
+    let mut polling: JoinSet<Result<(), Error>> = (0..polls).map(|_| poll_on(Arc::clone(link))).collect();
+    while let Some(ended) = polling.join_next().await {
+        ended.unwrap_or(Err(Error::Panicked))?;
+    }
+    Ok(())
+}
+
+async fn poll_on(link: Arc<Link>) -> Result<(), Error> {
     let mut retry = Retry::new();
     loop {
         let polled = async {
-            let slots = free_slots(link).await;
-            let answer = poll(link, slots.len(), &mut retry).await?;
+            let slots = free_slots(&link).await;
+            let answer = poll(&link, slots.len(), &mut retry).await?;
             Ok((answer, slots))
         };
         // Dropping a poll that is held cancels it; what it was granted just then goes back by the dispatch timeout.
@@ -33,7 +47,7 @@ pub(crate) async fn run(link: &Arc<Link>) -> Result<(), Error> {
         };
         let empty = answer.message.leases.is_empty();
         let early = answer.sent_at + link.poll_wait / 2 > Instant::now();
-        attempt::receive(link, answer.message, answer.sent_at, slots);
+        attempt::receive(&link, answer.message, answer.sent_at, slots);
         if empty && early {
             // The server stops, or does not hold polls: asking it without a pause would be all that it does.
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Drives the engine's lane against Postgres: takes calls in, does the lane's work one piece at a time, hands replies out.
+//! Drives the engine's lane against Postgres: takes calls in, does the lane's works, hands replies out.
 //!
 //! The driver is a task of its own: a caller that goes away cancels its wait, never a statement under way.
 
@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration as StdDuration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use longtake_engine::ids::{LeaseToken, RunId, SessionId};
-use longtake_engine::lane::work::{Committed, Work};
+use longtake_engine::lane::work::{Committed, Found, Load, Loaded, Work};
 use longtake_engine::lane::{Ask, Asked, Beat, Config, Inspection, Lane, Poll, Reply, Ticket};
-use longtake_engine::time::Duration;
+use longtake_engine::time::{Duration, Timestamp};
 use longtake_store::LaneConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,8 @@ use crate::hub::Hub;
 use crate::stored;
 use crate::workflows::Workflows;
 
+/// Connections of a lane: as many as it has writes under way.
+pub(crate) const CONNECTIONS: usize = 2;
 /// Calls that may wait for the driver to take them in.
 const WAITING_CALLS: usize = 16_384;
 /// How long the driver waits before it tries again what the database refused.
@@ -157,26 +162,34 @@ pub struct Hubs {
 /// The driver.
 pub struct Driver {
     lane: Lane,
-    connection: LaneConnection,
-    workflows: Workflows,
+    idle: Vec<Worker>,
+    under_way: FuturesUnordered<BoxFuture<'static, (Worker, Done)>>,
     clock: Arc<Clock>,
     hubs: Hubs,
     messages: mpsc::Receiver<Message>,
     callers: HashMap<Ticket, oneshot::Sender<Reply>>,
 }
 
-/// A lane's handle and its driver, which is to be spawned.
+/// A lane's handle and its driver, which is to be spawned. There are as many works under way as there are connections.
 pub fn lane(
     config: Config,
-    connection: LaneConnection,
-    workflows: Workflows,
+    connections: Vec<LaneConnection>,
+    workflows: &Workflows,
     clock: Arc<Clock>,
     hubs: Hubs,
 ) -> (LaneHandle, Driver) {
     let (sender, messages) = mpsc::channel(WAITING_CALLS);
     let handle = LaneHandle { messages: sender, tickets: Arc::default() };
-    let lane = Lane::new(config);
-    let driver = Driver { lane, connection, workflows, clock, hubs, messages, callers: HashMap::new() };
+    let worker = |connection| Worker { connection, workflows: workflows.clone() };
+    let driver = Driver {
+        lane: Lane::new(config),
+        idle: connections.into_iter().map(worker).collect(),
+        under_way: FuturesUnordered::new(),
+        clock,
+        hubs,
+        messages,
+        callers: HashMap::new(),
+    };
     (handle, driver)
 }
 
@@ -190,26 +203,49 @@ impl Driver {
     }
 
     async fn drive(&mut self) {
+        let mut open = true;
         loop {
             while let Ok(message) = self.messages.try_recv() {
                 self.take(message);
             }
-            let now = self.clock.now();
-            let work = self.lane.next(now, &mut rand::random::<u64>);
+            while !self.idle.is_empty()
+                && let Some(work) = self.lane.next(self.clock.now(), &mut rand::random::<u64>)
+            {
+                let worker = self.idle.pop();
+                self.under_way.extend(worker.map(|worker| worker.work(work).boxed()));
+            }
             self.deliver();
-            match work {
-                Some(work) => {
-                    self.work(work).await;
-                    self.deliver();
+            if self.under_way.is_empty() && !open {
+                return;
+            }
+            let until = self.lane.wake_at().since(self.clock.now()).to_std();
+            tokio::select! {
+                biased;
+                Some((worker, done)) = self.under_way.next() => {
+                    self.idle.push(worker);
+                    self.done(done);
                 }
-                None => {
-                    let until = self.lane.wake_at().since(self.clock.now()).to_std();
-                    match tokio::time::timeout(until, self.messages.recv()).await {
-                        Ok(Some(message)) => self.take(message),
-                        Ok(None) => return,
-                        Err(_) => {}
-                    }
-                }
+                message = self.messages.recv(), if open => match message {
+                    Some(message) => self.take(message),
+                    None => open = false,
+                },
+                () = tokio::time::sleep(until), if self.under_way.is_empty() => {}
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Loaded(load, loaded) => self.lane.loaded(&load, loaded, self.clock.now()),
+            Done::Written(number, outcome, time) => {
+                time.into_iter().for_each(|time| self.clock.sync(time));
+                self.lane.committed(number, outcome, self.clock.now(), &mut rand::random::<u64>);
+            }
+            Done::Ended(ids, ended) => self.lane.sessions_ended(&ids, &ended, self.clock.now()),
+            Done::Forgotten(ids) => self.lane.sessions_forgotten(&ids),
+            Done::Found(found, time) => {
+                self.clock.sync(time);
+                self.lane.found(found);
             }
         }
     }
@@ -242,55 +278,62 @@ impl Driver {
         self.lane.touched().into_iter().for_each(|run| self.hubs.runs.hint(run));
         self.lane.woken().into_iter().for_each(|session| self.hubs.sessions.hint(session));
     }
+}
 
-    async fn work(&mut self, work: Work) {
-        match work {
-            Work::Load(load) => {
-                let loaded = loop {
-                    let rows = self.connection.load(&load).await;
-                    match stored::decode_loaded(rows, &self.workflows).await {
-                        Ok(loaded) => break loaded,
-                        Err(error) => breathe("reading runs", &error).await,
-                    }
-                };
-                self.lane.loaded(&load, loaded, self.clock.now());
-            }
+/// Does a lane's works, one at a time, on a connection of its own.
+struct Worker {
+    connection: LaneConnection,
+    workflows: Workflows,
+}
+
+/// A work and its outcome.
+enum Done {
+    Loaded(Load, Loaded),
+    Written(u64, Committed, Option<Timestamp>),
+    Ended(Vec<SessionId>, Vec<(SessionId, Vec<RunId>)>),
+    Forgotten(Vec<SessionId>),
+    Found(Found, Timestamp),
+}
+
+impl Worker {
+    async fn work(mut self, work: Work) -> (Worker, Done) {
+        let done = match work {
+            Work::Load(load) => loop {
+                let rows = self.connection.load(&load).await;
+                match stored::decode_loaded(rows, &self.workflows).await {
+                    Ok(loaded) => break Done::Loaded(load, loaded),
+                    Err(error) => breathe("reading runs", &error).await,
+                }
+            },
             Work::Write(write) => {
                 let encoded = stored::encode(&write);
                 let (outcome, time) = self.connection.write(&write, &encoded).await;
-                time.into_iter().for_each(|time| self.clock.sync(time));
                 if let Committed::Failed(why) = &outcome {
                     tracing::warn!(%why, runs = write.runs.len(), "a write failed");
                     tokio::time::sleep(BREATH).await;
                 }
-                self.lane.committed(outcome, self.clock.now(), &mut rand::random::<u64>);
+                Done::Written(write.number, outcome, time)
             }
-            Work::EndSessions(ids) => {
-                let ended = loop {
-                    match self.connection.end_sessions(&ids).await {
-                        Ok(ended) => break ended,
-                        Err(error) => breathe("ending sessions", &error).await,
-                    }
-                };
-                self.lane.sessions_ended(&ids, &ended, self.clock.now());
-            }
+            Work::EndSessions(ids) => loop {
+                match self.connection.end_sessions(&ids).await {
+                    Ok(ended) => break Done::Ended(ids, ended),
+                    Err(error) => breathe("ending sessions", &error).await,
+                }
+            },
             Work::ForgetSessions(ids) => {
                 while let Err(error) = self.connection.forget_sessions(&ids).await {
                     breathe("forgetting sessions", &error).await;
                 }
-                self.lane.sessions_forgotten(&ids);
+                Done::Forgotten(ids)
             }
-            Work::Housekeep(round) => {
-                let (found, time) = loop {
-                    match self.connection.housekeep(&round).await {
-                        Ok(found) => break found,
-                        Err(error) => breathe("housekeeping", &error).await,
-                    }
-                };
-                self.clock.sync(time);
-                self.lane.found(found);
-            }
-        }
+            Work::Housekeep(round) => loop {
+                match self.connection.housekeep(&round).await {
+                    Ok((found, time)) => break Done::Found(found, time),
+                    Err(error) => breathe("housekeeping", &error).await,
+                }
+            },
+        };
+        (self, done)
     }
 }
 

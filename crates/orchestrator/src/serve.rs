@@ -93,11 +93,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
 
     let clock = Arc::new(Clock::new(now));
     let hubs = Hubs::default();
-    let connection = store.lane(replica).await?;
+    let connections = store.lane(replica, lane::CONNECTIONS).await;
     let (handle, driver) = lane::lane(
         lane::config(limits.waiting_submits),
-        connection,
-        workflows.clone(),
+        connections,
+        &workflows,
         clock.clone(),
         hubs.clone(),
     );

@@ -2,8 +2,8 @@
 //!
 //! [`Store`] is where a server starts: settings and schema are checked, presence begins. Then there are two ways in:
 //!
-//! - a [`LaneConnection`] does a lane's [`Work`](longtake_engine::lane::work::Work), one piece at a time, on a connection of its
-//!   own. [`LaneConnection::write`] is the only statement that changes a run;
+//! - a [`LaneConnection`] does a lane's [`Work`](longtake_engine::lane::work::Work), one piece at a time; a lane has two of them.
+//!   [`LaneConnection::write`] is the only statement that changes a run;
 //! - [`Reads`] reads past the lanes, on a small pool. What it returns may be old the moment it arrives: nothing is decided on it.
 //!
 //! [`Retention`] removes runs that ended long enough ago, on a connection of its own; it changes none.

@@ -118,11 +118,15 @@ impl Store {
         presence::end(&self.pool, replica, None).await;
     }
 
-    /// A lane's connection.
-    pub async fn lane(&self, replica: Uuid) -> Result<LaneConnection, Error> {
-        let mut lane = LaneConnection::new(&self.options, replica);
-        lane.open().await;
-        Ok(lane)
+    /// So many connections for a lane.
+    pub async fn lane(&self, replica: Uuid, connections: usize) -> Vec<LaneConnection> {
+        let mut lane = Vec::new();
+        for _ in 0..connections {
+            let mut connection = LaneConnection::new(&self.options, replica);
+            connection.open().await;
+            lane.push(connection);
+        }
+        lane
     }
 
     /// Reads past the lanes.

@@ -18,14 +18,31 @@ use super::cache::{Cached, size};
 use super::work::{Fence, HotRow, RunWrite, SessionWrite, Work, Write};
 use super::{Lane, Origin, Pending, Random};
 
+/// So many submits go into every write, however much else waits.
+const NEW_RUNS: usize = 16;
+
 /// The runs of a write, in order. Boxed: a tree moves about what it holds.
 pub(super) type Batch = BTreeMap<RunId, Box<Entry>>;
 
 /// A write under way.
 #[derive(Debug)]
 pub(super) struct Flight {
+    /// Its place among the lane's works, as [`Lane::issued`] counts.
+    pub number: u64,
     pub entries: Batch,
     pub sessions: Vec<SessionWrite>,
+    /// The bound that it was built under ([`Lane::batch_runs`]).
+    pub bound: usize,
+    /// What was asked of its runs since it left, in order.
+    pub waiting: Vec<Pending>,
+}
+
+/// Commands for a write.
+#[derive(Default)]
+struct Taken {
+    commands: Vec<Pending>,
+    runs: BTreeSet<RunId>,
+    bytes: usize,
 }
 
 /// A run in a batch.
@@ -78,33 +95,50 @@ impl Lane {
         if entries.is_empty() && sessions.is_empty() {
             return None;
         }
-        let mut flight = Flight { entries, sessions };
+        let (number, bound) = (self.issued + 1, self.batch_runs);
+        let mut flight = Flight { number, entries, sessions, bound, waiting: Vec::new() };
         let write = flight.write();
-        self.flight = Some(flight);
+        self.flights.push(flight);
         Some(Work::Write(write))
     }
 
     /// What waits, reports first, up to the bounds and up to what must be read first.
     fn take_batch(&mut self) -> Vec<Pending> {
-        let mut taken: Vec<Pending> = Vec::new();
-        let mut runs = BTreeSet::new();
-        let mut bytes = 0;
-        for submits in [false, true] {
-            while let Some(pending) = if submits { self.submits.front() } else { self.reports.front() } {
-                let most = if self.one_by_one { 1 } else { self.config.batch_commands };
-                let full = taken.len() >= most || bytes >= self.config.batch_bytes;
-                if full || (!runs.contains(&pending.run) && runs.len() >= self.batch_runs) {
-                    return taken;
-                }
-                if !self.is_read(pending) {
-                    break;
-                }
-                runs.insert(pending.run);
-                bytes += weight(&pending.command);
-                taken.extend(if submits { self.submits.pop_front() } else { self.reports.pop_front() });
-            }
+        let all = if self.one_by_one { 1 } else { self.config.batch_commands };
+        let mut taken = Taken::default();
+        while taken.commands.len() < all
+            && self.reports.front().is_some_and(|pending| self.takes(&taken, pending))
+        {
+            let next = self.reports.pop_front();
+            self.take(&mut taken, next);
         }
-        taken
+        // What is begun is brought to its end: else runs pile up that nobody has time for.
+        let reports = taken.commands.len();
+        let room = if reports == 0 { all } else { all.min(reports + NEW_RUNS.max(reports / 4)) };
+        while taken.commands.len() < room
+            && self.submits.front().is_some_and(|pending| self.takes(&taken, pending))
+        {
+            let next = self.submits.pop_front();
+            self.take(&mut taken, next);
+        }
+        taken.commands
+    }
+
+    fn takes(&self, taken: &Taken, pending: &Pending) -> bool {
+        taken.bytes < self.config.batch_bytes
+            && (taken.runs.contains(&pending.run) || taken.runs.len() < self.batch_runs)
+            && self.is_read(pending)
+    }
+
+    fn take(&mut self, taken: &mut Taken, pending: Option<Pending>) {
+        let Some(pending) = pending else { return };
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.entries.contains_key(&pending.run))
+        {
+            return flight.waiting.push(pending);
+        }
+        taken.runs.insert(pending.run);
+        taken.bytes += weight(&pending.command);
+        taken.commands.push(pending);
     }
 
     /// A run's place in the batch.
@@ -181,6 +215,9 @@ impl Lane {
         for (run, step, queue) in ready {
             if self.dispatch.direct(&queue) {
                 self.lease(entries, (run, step), &queue, now, random);
+            } else {
+                // It will be a row, and older than what the next write makes ready.
+                self.dispatch.note_rows(&queue);
             }
         }
     }
@@ -260,7 +297,7 @@ pub(super) fn is_ready(run: &Run, step: StepNo) -> bool {
 impl Flight {
     fn write(&mut self) -> Write {
         let runs = self.entries.iter_mut().filter_map(|(id, entry)| entry.write(*id)).collect();
-        Write { runs, sessions: self.sessions.clone() }
+        Write { number: self.number, runs, sessions: self.sessions.clone() }
     }
 }
 

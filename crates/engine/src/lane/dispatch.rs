@@ -3,8 +3,8 @@
 //! A queue's older rows go first: a step that becomes ready is matched in memory only while its queue is known to hold no
 //! ready row; else it is written as one, and rows are read for the polls that wait.
 //!
-//! A poll that is matched is reserved: only the write that it was matched in answers it. When that write fails, the poll is
-//! back in its old place in every queue that it waits on.
+//! A poll that is matched is reserved: only the writes that it was matched in answer it. When they fail, the poll is back in its
+//! old place in every queue that it waits on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -267,7 +267,10 @@ impl Dispatch {
         if waiting.reserved == 0 && (waiting.gone || !waiting.grants.is_empty()) {
             return self.remove(number);
         }
-        self.seat(number);
+        // Who has something to take waits for no more than what is under way.
+        if waiting.grants.is_empty() {
+            self.seat(number);
+        }
         None
     }
 

@@ -44,8 +44,9 @@ impl Lane {
     /// Counts what is held.
     pub fn counts(&self) -> Counts {
         let (sessions, leases) = self.sessions.count();
+        let waiting = self.flights.iter().map(|flight| flight.waiting.len());
         Counts {
-            commands: self.reports.len() + self.submits.len(),
+            commands: self.reports.len() + self.submits.len() + waiting.sum::<usize>(),
             calls: self.calls.len(),
             polls: self.dispatch.count(),
             runs: self.cache.len(),

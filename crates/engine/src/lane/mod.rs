@@ -1,7 +1,7 @@
 //! The lane: the one path on which runs change.
 //!
-//! Callers [`ask`](Lane::ask); the driver calls [`next`](Lane::next), does the [`Work`] that it is given against Postgres, one at
-//! a time, and reports the outcome ([`loaded`](Lane::loaded), [`committed`](Lane::committed), …); then it takes the
+//! Callers [`ask`](Lane::ask); the driver calls [`next`](Lane::next), does the [`Work`] that it is given against Postgres, and
+//! reports the outcome ([`loaded`](Lane::loaded), [`committed`](Lane::committed), …); then it takes the
 //! [`replies`](Lane::replies). A reply leaves only after the commit that made it true.
 //!
 //! ```text
@@ -9,7 +9,9 @@
 //!                ╲─▶ Load (runs not in the cache, ready rows for polls that wait) ─▶ loaded ─╱
 //! ```
 //!
-//! A batch is all that waits when the previous work is done: no timer. What happens then:
+//! A batch is all that waits when the previous work is done: no timer. Works go one after another, but for this: once enough
+//! waits to fill a good batch, a second write of *other* runs is decided and given while the first is under way. What is asked
+//! of a run in between waits for its write. What happens to a write:
 //!
 //! - **done**: runs whose fence held are answered; the others were changed by another replica, are read again, and their
 //!   commands are applied again;
@@ -64,6 +66,8 @@ const THOROUGH: u64 = 6;
 pub struct Config {
     /// Commands that one write takes.
     pub batch_commands: usize,
+    /// So many commands are worth a write of their own while another is under way: fewer wait for its end, and go together.
+    pub ahead_commands: usize,
     /// Bytes of payload that one write takes, roughly; a single command may have more.
     pub batch_bytes: usize,
     /// Submits that may wait; more are refused as overload.
@@ -82,6 +86,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             batch_commands: 512,
+            ahead_commands: 64,
             batch_bytes: 16 << 20,
             waiting_submits: 8192,
             cached_runs: 16_384,
@@ -101,7 +106,10 @@ pub struct Lane {
     config: Config,
     /// Work so far: what was read by a later work than the last one before a call is fresh to that call.
     issued: u64,
+    /// Work other than a write is under way: it goes alone.
     under_way: bool,
+    /// Since the last work ended, nobody was told yet what that means for sessions.
+    untold: bool,
     /// The last work read: what can be decided now is written before more is read.
     has_read: bool,
     cache: Cache,
@@ -118,7 +126,8 @@ pub struct Lane {
     /// Runs to read for the lane's own sake: ready steps that were read belong to them, or another replica changed them while
     /// their leases are looked after here.
     refresh: BTreeSet<RunId>,
-    flight: Option<Flight>,
+    /// Writes under way, of different runs.
+    flights: Vec<Flight>,
     /// Runs that a write takes at most: halved when one fails, so that a poisonous run ends up alone.
     batch_runs: usize,
     /// So is a poisonous command of a run.
@@ -171,6 +180,7 @@ impl Lane {
         Lane {
             issued: 0,
             under_way: false,
+            untold: false,
             has_read: false,
             cache: Cache::new(config.cached_runs, config.cached_bytes),
             reports: VecDeque::new(),
@@ -180,7 +190,7 @@ impl Lane {
             calls: BTreeMap::new(),
             beating: Vec::new(),
             refresh: BTreeSet::new(),
-            flight: None,
+            flights: Vec::new(),
             batch_runs: usize::MAX,
             one_by_one: false,
             shunned: BTreeMap::new(),
@@ -200,12 +210,35 @@ impl Lane {
         }
     }
 
-    /// What the driver is to do next; nothing while work is under way, or when all is done until [`Lane::wake_at`].
+    /// What the driver is to do next; nothing while there is enough under way, or when all is done until [`Lane::wake_at`].
     pub fn next(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
+        if std::mem::take(&mut self.untold) {
+            self.tell_sessions(now);
+        }
         if self.under_way {
             return None;
         }
-        self.tell_sessions(now);
+        let work = match self.flights.len() {
+            0 => self.alone(now, random),
+            _ if self.goes_ahead(now) => self.writing(false, now, random),
+            _ => None,
+        };
+        self.issued += u64::from(work.is_some());
+        self.under_way = work.as_ref().is_some_and(|work| !matches!(work, Work::Write(_)));
+        work
+    }
+
+    /// Whether a second write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.
+    fn goes_ahead(&self, now: Timestamp) -> bool {
+        self.flights.len() < 2
+            && self.reports.len() + self.submits.len() >= self.config.ahead_commands
+            && self.batch_runs >= self.config.batch_commands
+            && !self.one_by_one
+            && self.wake_at() > now
+            && self.reading().is_none()
+    }
+
+    fn alone(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
         // Before the clocks: it says for how long they stood still.
         let work = self.housekeeping(now).or_else(|| {
             self.look_at_clocks(now, random);
@@ -216,10 +249,7 @@ impl Lane {
             let forgettable = std::mem::take(&mut self.forgettable);
             Some(forgettable).filter(|ids| !ids.is_empty()).map(Work::ForgetSessions)
         });
-        let work = work.or_else(|| self.reading_or_writing(now, random));
-        self.under_way = work.is_some();
-        self.issued += u64::from(work.is_some());
-        work
+        work.or_else(|| self.reading_or_writing(now, random))
     }
 
     fn reading_or_writing(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
@@ -347,11 +377,16 @@ impl Lane {
         (!load.runs.is_empty() || !load.ready.is_empty()).then_some(Work::Load(load))
     }
 
-    /// Whether a command can be applied to what is in memory.
+    /// Whether a command can be applied to what is in memory, or will be once a write under way is done.
     fn is_read(&self, pending: &Pending) -> bool {
         let create = matches!(pending.command, Command::Create(_));
         let known = || create || self.cache.holds(pending.run) || self.absent.contains_key(&pending.run);
-        !self.stale.contains_key(&pending.run) && known()
+        self.is_flying(pending.run) || !self.stale.contains_key(&pending.run) && known()
+    }
+
+    /// Whether a write of the run is under way.
+    fn is_flying(&self, run: RunId) -> bool {
+        self.flights.iter().any(|flight| flight.entries.contains_key(&run))
     }
 }
 

@@ -17,7 +17,7 @@ use super::{Lane, Origin, Pending, Random};
 impl Lane {
     /// Runs and ready rows were read, as asked for by `load`.
     pub fn loaded(&mut self, load: &Load, loaded: Loaded, now: Timestamp) {
-        self.under_way = false;
+        self.ended();
         let mut ready = loaded.ready;
         for stored in loaded.runs {
             let id = stored.run.request.id;
@@ -46,18 +46,30 @@ impl Lane {
         }
     }
 
-    /// A write ended.
-    pub fn committed(&mut self, outcome: Committed, now: Timestamp, random: Random<'_>) {
+    /// Work ended, other than a write.
+    fn ended(&mut self) {
         self.under_way = false;
-        let Some(Flight { mut entries, sessions }) = self.flight.take() else { return };
+        self.untold = true;
+    }
+
+    /// The write of this [`number`](super::work::Write::number) ended.
+    pub fn committed(&mut self, number: u64, outcome: Committed, now: Timestamp, random: Random<'_>) {
+        self.untold = true;
+        let Some(at) = self.flights.iter().position(|flight| flight.number == number) else { return };
+        let Flight { mut entries, sessions, bound, waiting, .. } = self.flights.remove(at);
+        // First, so that what is tried again comes before it.
+        waiting.into_iter().rev().for_each(|pending| self.reports.push_front(pending));
         match outcome {
             Committed::Done { written, sessions: ends } => {
-                self.batch_runs = self.batch_runs.saturating_mul(2);
-                self.one_by_one = false;
+                // A write from before a failure says nothing of what failed.
+                if bound == self.batch_runs {
+                    self.batch_runs = self.batch_runs.saturating_mul(2);
+                    self.one_by_one = false;
+                }
                 self.sessions.renewed(&sessions, &ends);
                 let lost: Vec<_> = entries.extract_if(.., |id, _| !written.contains_key(id)).collect();
                 for (id, entry) in entries {
-                    self.settle_written(id, written[&id], *entry, now, random);
+                    self.settle_written((id, written[&id], number), *entry, now, random);
                 }
                 for (id, entry) in lost.into_iter().rev() {
                     self.doubt_sessions(&entry);
@@ -96,20 +108,20 @@ impl Lane {
 
     /// Sessions were ended, as asked for; each with the runs in which it holds leases.
     pub fn sessions_ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)], now: Timestamp) {
-        self.under_way = false;
+        self.ended();
         self.sessions.ended(asked, ended);
         self.clocks_due = now;
     }
 
     /// Sessions were forgotten, as asked for.
     pub fn sessions_forgotten(&mut self, asked: &[SessionId]) {
-        self.under_way = false;
+        self.ended();
         self.sessions.forget(asked);
     }
 
     /// The round of housekeeping is done.
     pub fn found(&mut self, found: Found) {
-        self.under_way = false;
+        self.ended();
         self.others = found.others;
         self.timers.extend(found.timers);
         found.ready.iter().for_each(|queue| self.dispatch.note_rows(queue));
@@ -122,12 +134,17 @@ impl Lane {
     }
 
     /// The fence held: the run is as decided, and everybody can be told.
-    fn settle_written(&mut self, id: RunId, no: RunNo, entry: Entry, now: Timestamp, random: Random<'_>) {
+    fn settle_written(
+        &mut self,
+        (id, no, fresh): (RunId, RunNo, u64),
+        entry: Entry,
+        now: Timestamp,
+        random: Random<'_>,
+    ) {
         self.expect_rows(id, &entry, now);
         let Entry { workflow: Some(workflow), run: Some(run), settled, .. } = entry else { return };
         self.touched.push(id);
         self.follow(no, &run, &workflow, now);
-        let fresh = self.issued;
         if !run.is_terminal() {
             self.cache.put(id, Cached { no, run, workflow, fresh });
         }

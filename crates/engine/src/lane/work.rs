@@ -1,7 +1,7 @@
 //! What a lane asks of its driver, and what it is told: the whole boundary between deciding and Postgres.
 //!
-//! The driver does one [`Work`] at a time and reports its outcome; it decides nothing. Whatever is not a [`Write`] it repeats
-//! until it is done: each may be done twice.
+//! The driver does the [`Work`] that it is given, two writes at once at most, and reports its outcome; it decides nothing.
+//! Whatever is not a [`Write`] it repeats until it is done: each may be done twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,8 +62,10 @@ pub struct Stored {
 }
 
 /// A batch to commit as one statement.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Write {
+    /// Names it among the lane's writes.
+    pub number: u64,
     /// One entry a run, ordered by id.
     pub runs: Vec<RunWrite>,
     /// Sessions to insert or renew, before the runs: a run that leases a step to a session that has ended may be left alone as
@@ -72,7 +74,7 @@ pub struct Write {
 }
 
 /// What one run's decisions write.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RunWrite {
     /// The run.
     pub id: RunId,

@@ -110,7 +110,7 @@ impl World {
         let now = self.now;
         let here = &mut self.servers[server];
         let time = here.now(now);
-        let Some(lane) = here.lane.as_ref().filter(|_| !here.busy) else { return };
+        let Some(lane) = here.lane.as_ref().filter(|_| here.busy == 0) else { return };
         let at = now + lane.wake_at().since(time) + Duration(200);
         if at < here.wake || here.wake <= now {
             here.wake = at;
@@ -253,7 +253,7 @@ impl World {
     fn begin(&mut self, server: usize, work: Work) {
         let here = &mut self.servers[server];
         here.works += 1;
-        here.busy = true;
+        here.busy += 1;
         if let Work::Write(write) = &work {
             for run in &write.runs {
                 let create = matches!(run.fence, longtake_engine::lane::work::Fence::Absent(_));
@@ -264,10 +264,29 @@ impl World {
             }
         }
         self.note(format_args!("server {server} begins {}", Brief(&work)));
+        self.check_together(server, &work);
         let here = &self.servers[server];
         let doing =
             Doing { server, life: here.life, replica: here.replica, work, kind: Kind::Fine, done: None };
         self.put_through(doing);
+    }
+
+    /// Only writes of different runs are under way together.
+    fn check_together(&mut self, server: usize, work: &Work) {
+        let life = self.servers[server].life;
+        let mine = self.doing.values().filter(|doing| doing.server == server && doing.life == life);
+        let mut together = false;
+        for other in mine {
+            let (Work::Write(ours), Work::Write(theirs)) = (work, &other.work) else {
+                panic!("work was given beside other work");
+            };
+            let same = |id| theirs.runs.iter().any(|run| run.id == id);
+            assert!(!ours.runs.iter().any(|run| same(run.id)), "a run is written twice at once");
+            together = true;
+        }
+        if together {
+            self.db.stats.hit(Hit::TwoWrites);
+        }
     }
 
     fn put_through(&mut self, mut doing: Doing) {
@@ -298,8 +317,8 @@ impl World {
             Kind::Lost { applied: false, .. } => self.db.stats.hit(Hit::UnknownNever),
         }
         let kind = doing.kind;
-        if let (Kind::Lost { late: Some(executing), .. }, Work::Write(write)) = (kind, &mut doing.work) {
-            let (replica, write) = (doing.replica, std::mem::take(write));
+        if let (Kind::Lost { late: Some(executing), .. }, Work::Write(write)) = (kind, &doing.work) {
+            let (replica, write) = (doing.replica, write.clone());
             self.be_late(replica, write, executing);
         }
         self.note(format_args!("database did the work of server {server}: {kind:?}"));
@@ -347,12 +366,11 @@ impl World {
         if self.servers[server].life != doing.life {
             return;
         }
-        self.servers[server].busy = false;
         if let Some(again) = self.servers[server].finish(doing, self.now) {
-            self.servers[server].busy = true;
             self.db.stats.hit(Hit::WorkRepeated);
             return self.put_through(again);
         }
+        self.servers[server].busy -= 1;
         if !self.maybe_crash(server) {
             self.drive(server);
         }

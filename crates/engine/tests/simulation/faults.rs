@@ -70,6 +70,7 @@ impl Faults {
         }
         Config {
             batch_commands: 1 + rng.below(6),
+            ahead_commands: 1 + rng.below(4),
             batch_bytes: 200 + rng.below(1000),
             waiting_submits: 1 + rng.below(3),
             cached_runs: 1 + rng.below(3),

@@ -24,8 +24,8 @@ pub struct Server {
     pub callers: BTreeMap<Ticket, Caller>,
     pub held: BTreeMap<u64, Held>,
     pub rng: Rng,
-    /// The database does work for it; it is woken by the outcome.
-    pub busy: bool,
+    /// How much work the database does for it; it is woken by the outcomes.
+    pub busy: usize,
     /// When it is woken next.
     pub wake: Timestamp,
     /// Works since its life began.
@@ -118,7 +118,7 @@ impl Server {
             callers: BTreeMap::new(),
             held: BTreeMap::new(),
             rng,
-            busy: false,
+            busy: 0,
             wake: Timestamp(i64::MAX),
             works: 0,
             in_doubt: BTreeSet::new(),
@@ -132,7 +132,7 @@ impl Server {
         self.replica = replica;
         self.lane = Some(Lane::new(config));
         self.works = 0;
-        self.busy = false;
+        self.busy = 0;
         self.clock = Clock { told: now, told_at: now, last: Timestamp::default(), drift_permille };
     }
 
@@ -191,7 +191,7 @@ impl Server {
                     });
                     self.in_doubt.extend(written.map(|run| run.id));
                 }
-                lane.committed(committed, here, &mut || self.rng.next());
+                lane.committed(write.number, committed, here, &mut || self.rng.next());
             }
             (Done::Ended(ended), Work::EndSessions(ids)) => lane.sessions_ended(ids, &ended, here),
             (Done::Forgotten, Work::ForgetSessions(ids)) => lane.sessions_forgotten(ids),

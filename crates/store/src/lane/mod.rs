@@ -1,6 +1,6 @@
 //! The SQL behind [`Work`](longtake_engine::lane::work::Work): one method for each kind.
 //!
-//! A lane has one connection of its own and does one piece of work at a time on it. No method holds a transaction open between
+//! A lane has connections of its own and does one piece of work at a time on each. No method holds a transaction open between
 //! two statements, and none is harmed by being dropped half-way: the connection goes with it, and what the statement did is
 //! found by reading again.
 

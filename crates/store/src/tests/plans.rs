@@ -162,6 +162,8 @@ async fn removing_goes_by_index_at_any_size() {
     let database = Database::new().await;
     let mut connection = database.connect().await;
     connection.execute(retention::SETTINGS).await.unwrap();
+    // Filling tables may meet an autovacuum, which is to be waited for.
+    connection.execute("set lock_timeout = 0").await.unwrap();
     extend_to(&database, 8).await;
     connection.execute("create table history_left (like history including all)").await.unwrap();
     for runs in [1, 10, 200, 50_000] {
