@@ -66,7 +66,8 @@ impl Link {
 
     pub(crate) fn next_poll(&self, slots: usize, request_id: Uuid) -> v1::NextPoll {
         let max_steps = i32::try_from(slots.min(POLL_STEPS)).unwrap_or(i32::MAX);
-        v1::NextPoll { queues: self.queues(), max_steps, request_id: request_id.to_string() }
+        let executor = Some(self.info.clone());
+        v1::NextPoll { queues: self.queues(), max_steps, request_id: request_id.to_string(), executor }
     }
 }
 

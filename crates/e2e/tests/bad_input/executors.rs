@@ -145,14 +145,14 @@ async fn a_report_that_cannot_be_stored_leaves_the_lease_as_it_was() {
     }
     for (field, spoil) in NEXT {
         let mut next =
-            v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, request_id: String::new() };
+            v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, ..v1::NextPoll::default() };
         spoil(&mut next);
         let request = CompleteStepRequest { next: Some(next), ..good.clone() };
         names(&refused(complete(request).await, Code::InvalidArgument, "FIELD_INVALID"), field, "next");
     }
     assert_eq!((scene.rows().await, scene.client.events(&run_id).await), before, "nothing has changed");
     // What is within the bounds is taken, and reaches the next step and every reader.
-    let next = v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, request_id: String::new() };
+    let next = v1::NextPoll { queues: vec!["noop".to_owned()], max_steps: 1, ..v1::NextPoll::default() };
     let within =
         CompleteStepRequest { output: nested(32), artifacts: vec![artifact()], next: Some(next), ..good };
     let answer = complete(within).await.expect("it is taken").into_inner();

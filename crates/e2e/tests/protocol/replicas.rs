@@ -8,6 +8,32 @@ use serde_json::json;
 
 use super::{Operation, SOON, bench, stored};
 
+/// Whoever looks at a lease at night wants to know whose it is, whichever server granted it.
+#[tokio::test]
+async fn a_server_that_was_never_polled_knows_the_executors_name() {
+    let bench = bench().await;
+    let folder = bench.world.folder("definitions");
+    let second = Server::start("second", bench.world.dir(), bench.world.database().url(), &folder).await;
+    let hand = Hand::new(&bench.client, "night-shift", &["fork"]);
+    let run_id = bench.client.create("fork", json!({})).await;
+    let lease = hand.take().await;
+    let mut request = hand.completion(&lease, json!({"wanted": true}));
+    let poll = hand.poll_request(Duration::ZERO);
+    request.next = Some(v1::NextPoll {
+        queues: poll.queues,
+        max_steps: 1,
+        request_id: poll.request_id,
+        executor: poll.executor,
+    });
+    let answer = second.client().executors().complete_step(request).await.expect("accepted").into_inner();
+    assert_eq!(answer.next.expect("an answer to `next`").leases.len(), 1);
+    let leased = bench.client.events(&run_id).await.into_iter().filter_map(|event| match event.kind {
+        Some(v1::event::Kind::StepLeased(leased)) => Some(leased.executor),
+        _ => None,
+    });
+    assert_eq!(leased.collect::<Vec<_>>(), ["night-shift", "night-shift"]);
+}
+
 #[tokio::test]
 async fn two_servers_over_one_database_do_each_others_work() {
     let bench = bench().await;

@@ -42,6 +42,7 @@ async fn a_completion_may_bring_the_next_step_along() {
             queues: vec!["fork".to_owned()],
             max_steps: 1,
             request_id: uuid::Uuid::new_v4().to_string(),
+            executor: None,
         };
         request.next = Some(next);
         let answer = executors.complete_step(request.clone()).await.expect("accepted").into_inner();

@@ -19,7 +19,7 @@ use super::work::{Fence, HotRow, RunWrite, SessionWrite, Work, Write};
 use super::{Lane, Origin, Pending, Random};
 
 /// So many submits go into every write, however much else waits.
-const NEW_RUNS: usize = 16;
+const NEW_RUNS: usize = 64;
 
 /// The runs of a write, in order. Boxed: a tree moves about what it holds.
 pub(super) type Batch = BTreeMap<RunId, Box<Entry>>;
@@ -112,9 +112,9 @@ impl Lane {
             let next = self.reports.pop_front();
             self.take(&mut taken, next);
         }
-        // What is begun is brought to its end: else runs pile up that nobody has time for.
         let reports = taken.commands.len();
-        let room = if reports == 0 { all } else { all.min(reports + NEW_RUNS.max(reports / 4)) };
+        self.busy = self.busy / 2 + reports;
+        let room = if self.busy == 0 { all } else { all.min(reports + NEW_RUNS.max(self.new_runs())) };
         while taken.commands.len() < room
             && self.submits.front().is_some_and(|pending| self.takes(&taken, pending))
         {
@@ -122,6 +122,12 @@ impl Lane {
             self.take(&mut taken, next);
         }
         taken.commands
+    }
+
+    /// How many submits a write takes beside the reports of these days. What is begun is brought to its end first: else runs pile
+    /// up that nobody has time for. Four reports to a new run is what a workflow of four steps keeps up with.
+    pub(super) fn new_runs(&self) -> usize {
+        self.busy / 8
     }
 
     fn takes(&self, taken: &Taken, pending: &Pending) -> bool {

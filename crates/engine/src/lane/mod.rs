@@ -116,6 +116,8 @@ pub struct Lane {
     /// Reports, timers, operator calls: before submits.
     reports: VecDeque<Pending>,
     submits: VecDeque<Pending>,
+    /// Reports in the last writes: all of the last one, half of the one before, and so on.
+    busy: usize,
     /// Runs to read before their commands are applied, and whether under lock.
     stale: BTreeMap<RunId, bool>,
     /// Runs that a read did not find, and which work it was.
@@ -185,6 +187,7 @@ impl Lane {
             cache: Cache::new(config.cached_runs, config.cached_bytes),
             reports: VecDeque::new(),
             submits: VecDeque::new(),
+            busy: 0,
             stale: BTreeMap::new(),
             absent: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -231,7 +234,7 @@ impl Lane {
     /// Whether a second write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.
     fn goes_ahead(&self, now: Timestamp) -> bool {
         self.flights.len() < 2
-            && self.reports.len() + self.submits.len() >= self.config.ahead_commands
+            && self.reports.len() + self.submits.len().min(self.new_runs()) >= self.config.ahead_commands
             && self.batch_runs >= self.config.batch_commands
             && !self.one_by_one
             && self.wake_at() > now

@@ -60,8 +60,9 @@ impl Executors {
         let queues = queues(&mut problems, &next.queues);
         let max_steps = max_steps(&mut problems, next.max_steps);
         let request = problems.request_id(&next.request_id);
+        let executor =
+            next.executor.as_ref().map_or_else(|| Arc::from(""), |info| executor(&mut problems, info));
         problems.finish()?;
-        let executor = Arc::from("");
         Ok(Poll { session, executor, queues, max_steps, request: Some(request), park: false })
     }
 
@@ -220,6 +221,14 @@ fn queues(problems: &mut Problems, queues: &[String]) -> Vec<Arc<str>> {
     names
 }
 
+/// Who asks, by name.
+fn executor(problems: &mut Problems, info: &pb::ExecutorInfo) -> Arc<str> {
+    problems.text("executor.name", &info.name, 1, 200);
+    problems.text("executor.host", &info.host, 0, 253);
+    problems.text("executor.version", &info.version, 0, 100);
+    Arc::from(info.name.as_str())
+}
+
 fn max_steps(problems: &mut Problems, max_steps: i32) -> usize {
     problems.check((1..=100).contains(&max_steps), "max_steps", "must be between 1 and 100");
     usize::try_from(max_steps).unwrap_or(1).max(1)
@@ -263,10 +272,7 @@ impl ExecutorService for Executors {
         let request = request.into_inner();
         let mut problems = Problems::default();
         let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
-        let info = request.executor.unwrap_or_default();
-        problems.text("executor.name", &info.name, 1, 200);
-        problems.text("executor.host", &info.host, 0, 253);
-        problems.text("executor.version", &info.version, 0, 100);
+        let executor = executor(&mut problems, &request.executor.unwrap_or_default());
         let queues = queues(&mut problems, &request.queues);
         let max_steps = max_steps(&mut problems, request.max_steps);
         let wait = problems.span("wait", request.wait.as_ref(), MAX_WAIT);
@@ -274,7 +280,7 @@ impl ExecutorService for Executors {
             (!request.request_id.is_empty()).then(|| problems.request_id(&request.request_id));
         problems.finish().map_err(Status::from)?;
         let park = wait > Duration::ZERO && !self.0.stop.is_cancelled();
-        let poll = Poll { session, executor: Arc::from(info.name), queues, max_steps, request: named, park };
+        let poll = Poll { session, executor, queues, max_steps, request: named, park };
         let wait = if park { wait.to_std() } else { StdDuration::from_secs(1) };
         let received = Instant::now();
         let reply = self.0.lane.poll(poll, wait, &self.0.stop).await?;

@@ -153,7 +153,7 @@ impl Worker {
 
     fn next(&self, max_steps: i32) -> Option<pb::NextPoll> {
         let request_id = Uuid::new_v4().to_string();
-        Some(pb::NextPoll { queues: self.steps.clone(), max_steps, request_id })
+        Some(pb::NextPoll { queues: self.steps.clone(), max_steps, request_id, executor: None })
     }
 
     async fn complete(&self, lease: &StepLease) -> Result<Vec<StepLease>, tonic::Status> {
