@@ -23,13 +23,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use longtake_engine::ids::SessionId;
+use longtake_engine::lane::work::{Committed, Work};
+use longtake_engine::lane::{Ask, Beat, Config, Lane, Poll, Standing, Ticket};
+use longtake_engine::time::{Duration, Timestamp};
+
+use db::Db;
 use stats::Stats;
 use world::World;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 20_000;
 /// From so many seeds on, every kind of fault must have struck.
-const ENOUGH: u64 = 2_000;
+const ENOUGH: u64 = 10_000;
 
 /// Runs a seed. The error holds what was wrong and, if it was traced, what went before.
 fn simulate(seed: u64, lines: usize) -> Result<Stats, (String, Vec<String>)> {
@@ -112,4 +118,64 @@ fn every_seed_holds() {
     println!("{} seeds: {}", seeds - first, shown.join(", "));
     let missing: Vec<&String> = all.iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     assert!(seeds - first < ENOUGH || missing.is_empty(), "never happened: {missing:?}");
+}
+
+/// Does all that a lane wants done now, as replica 1. `before` sees each work first.
+fn serve(lane: &mut Lane, db: &mut Db, now: Timestamp, before: fn(&mut Lane, &Work)) {
+    let mut rng = rng::Rng::new(1);
+    while let Some(work) = lane.next(now, &mut || rng.next()) {
+        before(lane, &work);
+        match &work {
+            Work::Load(load) => lane.loaded(load, db.load(load, now), now),
+            Work::Write(write) => {
+                let db::Applied { written, sessions } = db.write(write, 1, now);
+                lane.committed(write.number, Committed::Done { written, sessions }, now, &mut || rng.next());
+            }
+            Work::Housekeep(round) => lane.found(db.housekeep(round, 1, now)),
+            Work::EndSessions(_) | Work::ForgetSessions(_) => panic!("nobody's time is up"),
+        }
+    }
+}
+
+/// Not after the dispatch timeout: a caller that is gone is no executor that does not answer.
+#[test]
+fn what_is_matched_with_a_caller_that_is_gone_is_ready_again_at_once() {
+    let (mut lane, mut db, now) = (Lane::new(Config::default()), Db::new(false), world::DAWN);
+    let (workflow, id) = (&workflows::pool()[0], rng::Rng::new(1).run());
+    let session = SessionId(id.0);
+    let request = workflows::request(id, workflow, now, &mut rng::Rng::new(1)).into();
+    let queues = workflow.steps.iter().map(|step| step.queue.as_str().into()).collect();
+    let poll = Some(Poll { session, executor: "e".into(), queues, max_steps: 1, request: None, park: true });
+    let ask = Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat: None, poll };
+    lane.ask(ask, now);
+    serve(&mut lane, &mut db, now, |_, _| ());
+    let commands = vec![client::submit(&request, workflow)];
+    lane.ask(Ask { ticket: Ticket(2), commands, sheddable: true, beat: None, poll: None }, now);
+    serve(&mut lane, &mut db, now, |lane, work| {
+        if matches!(work, Work::Write(_)) {
+            lane.end_poll(Ticket(1), true, world::DAWN);
+        }
+    });
+    let steps = &db.runs[&id].run.steps;
+    assert_eq!(steps.iter().map(|step| step.attempts.len()).sum::<usize>(), 1, "it was matched");
+    assert!(steps.iter().all(|step| step.live().is_none()), "and nobody has it");
+}
+
+/// Another replica ended it: the renewal finds that, and the heartbeat that asked for it says so.
+#[test]
+fn a_heartbeat_hears_that_its_session_has_ended() {
+    let (mut lane, mut db) = (Lane::new(Config::default()), Db::new(false));
+    let session = SessionId(rng::Rng::new(1).run().0);
+    let beat = |lane: &mut Lane, db: &mut Db, now| {
+        let beat = Some(Beat { session, executor: "e".into(), leases: Vec::new(), complete: true });
+        lane.ask(Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat, poll: None }, now);
+        serve(lane, db, now, |_, _| ());
+        lane.replies().pop().expect("an answer").session
+    };
+    assert!(matches!(beat(&mut lane, &mut db, world::DAWN), Some(Standing::Lives { .. })));
+    let row = db.sessions.get_mut(&session).expect("a session");
+    (row.replica, row.ended) = (2, true);
+    let later = world::DAWN + Duration::from_secs(20);
+    db.presence.insert(2, later);
+    assert_eq!(beat(&mut lane, &mut db, later), Some(Standing::Ended));
 }

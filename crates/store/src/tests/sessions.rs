@@ -20,6 +20,7 @@ async fn a_renewal_counts_from_its_commit() {
     let (mut one, mut two) = (database.lane().await, database.lane().await);
     let (first, second) = (session(), session());
     let write = Write {
+        number: 0,
         runs: Vec::new(),
         sessions: [(first, 30), (second, 60)]
             .map(|(id, lasts)| SessionWrite { id, executor: "worker".into(), lasts: seconds(lasts) })

@@ -87,7 +87,7 @@ impl Database {
     }
 
     pub async fn lane_of(&self, replica: Uuid) -> Client {
-        let mut lane = self.store.lane(replica).await.expect("a lane connects");
+        let mut lane = self.store.lane(replica, 1).await.pop().expect("a lane connects");
         lane.set_clock(START);
         Client { lane, replica }
     }
@@ -331,7 +331,7 @@ impl Model {
 pub(super) fn batch(runs: impl IntoIterator<Item = RunWrite>) -> Write {
     let mut runs: Vec<RunWrite> = runs.into_iter().collect();
     runs.sort_by_key(|run| run.id);
-    Write { runs, sessions: Vec::new() }
+    Write { number: 0, runs, sessions: Vec::new() }
 }
 
 pub(super) fn session() -> SessionId {
@@ -340,5 +340,9 @@ pub(super) fn session() -> SessionId {
 
 /// A write of one session.
 pub(super) fn renewal(session: SessionId, lasts: Duration) -> Write {
-    Write { runs: Vec::new(), sessions: vec![SessionWrite { id: session, executor: "test".into(), lasts }] }
+    Write {
+        number: 0,
+        runs: Vec::new(),
+        sessions: vec![SessionWrite { id: session, executor: "test".into(), lasts }],
+    }
 }

@@ -123,7 +123,7 @@ async fn a_commit_whose_answer_is_lost_is_unknown_and_is_found_by_reading() {
     let store = Store::connect(&format!("postgresql://{user}@127.0.0.1:{port}/{name}?sslmode=disable"), 1)
         .await
         .unwrap();
-    let mut lane = store.lane(uuid::Uuid::new_v4()).await.unwrap();
+    let mut lane = store.lane(uuid::Uuid::new_v4(), 1).await.pop().unwrap();
 
     // The first write also prepares the statement, which has an answer of its own.
     let mut first = Model::new(&workflow);

@@ -140,6 +140,12 @@ async fn chaos(cli: &Cli) -> Result<bool> {
         if let Some(ended) = striking.try_join_next() {
             ended??;
         }
+        // One that is being struck is not looked at.
+        let free = stage.servers.iter().filter_map(|server| server.member.try_lock().ok());
+        fell.extend(free.filter_map(|mut member| member.fell()));
+        if !fell.is_empty() {
+            break;
+        }
     }
     end.come();
     while let Some(ended) = striking.join_next().await {
@@ -149,7 +155,6 @@ async fn chaos(cli: &Cli) -> Result<bool> {
         for link in [&server.to_postgres, &server.from_client, &server.from_executors] {
             link.heal();
         }
-        fell.extend(server.member.lock().await.fell());
     }
     orders.write_all(b"stop\n").await?;
     let stuck = stuck(&stage, &mut client).await?;

@@ -91,14 +91,16 @@ impl Asker {
     }
 
     async fn until_answered(&self, ask: &str, input: &Value, chance: &mut Chance) -> String {
-        loop {
+        // As any client should: who is not answered asks less and less often.
+        for tries in 0_u32.. {
             match tokio::time::timeout(PATIENCE, self.ask(ask, input, chance)).await {
                 Ok(Some(run)) => return run,
                 Ok(None) => {}
                 Err(_) => self.journal.write(&Line::Unknown { ask: ask.to_owned() }),
             }
-            tokio::time::sleep(chance.millis(20, 300)).await;
+            tokio::time::sleep(chance.millis(20, 100 << tries.min(5))).await;
         }
+        unreachable!("it asks until it is answered")
     }
 
     /// Asks any server once; notes the answer.
