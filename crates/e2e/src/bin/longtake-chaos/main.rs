@@ -59,8 +59,8 @@ struct Cli {
     /// Executor processes
     #[arg(long, default_value_t = 6)]
     executors: usize,
-    /// Runs that are asked for in a second
-    #[arg(long, default_value_t = 40)]
+    /// Runs that are asked for in a second: more than about this many pile up while everything goes wrong, and take their time at the end
+    #[arg(long, default_value_t = 12)]
     rate: usize,
     /// Where the verdict goes as JSON
     #[arg(long, value_name = "FILE")]

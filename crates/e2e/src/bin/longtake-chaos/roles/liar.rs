@@ -43,9 +43,8 @@ pub async fn run(plan: Plan) -> Result<()> {
             }
         });
     }
-    while let Some(ended) = liars.join_next().await {
-        ended?;
-    }
+    // For ever.
+    liars.join_all().await;
     Ok(())
 }
 
