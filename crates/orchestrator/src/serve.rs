@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 use longtake_proto::v1::content_service_server::ContentServiceServer;
 use longtake_proto::v1::executor_service_server::ExecutorServiceServer;
 use longtake_proto::v1::run_service_server::RunServiceServer;
 use longtake_proto::v1::workflow_service_server::WorkflowServiceServer;
-use longtake_store::{Schema, Store};
+use longtake_store::{Reads, Schema, Store};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let driving = tokio::spawn(driver.run(abandon.clone()));
     // The driver ends when the last handle is gone: none may be kept here.
     let shared = Shared { lane: handle, reads: reads.clone(), workflows, clock, hubs, stop: stop.clone() };
+    if config.after_restore {
+        tokio::select! {
+            () = no_lease_is_left(&shared.reads) => {}
+            () = stop.cancelled() => {}
+        }
+    }
     if let Some(http) = http {
         announce("HTTP", &http);
         tokio::spawn(crate::http::serve(http, reads, limits.http_connection, stop.clone()));
@@ -116,6 +123,20 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let served = serve_grpc(grpc, shared, &limits, stop, driving, abandon).await;
     store.end_service(replica).await;
     served
+}
+
+/// Waits until the leases of ended sessions were taken back: until then a report under one of them would count.
+async fn no_lease_is_left(reads: &Reads) {
+    loop {
+        match reads.any_lease().await {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(%error, "whether leases of before the restore are left is not known; trying again")
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The same for every life of a replica: a server that comes back knows that its last presence was its own, and that the time
@@ -176,7 +197,7 @@ async fn serve_grpc(
     ended
 }
 
-async fn late(stop: &CancellationToken, drain: std::time::Duration) {
+async fn late(stop: &CancellationToken, drain: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(drain).await;
 }

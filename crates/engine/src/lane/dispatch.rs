@@ -1,12 +1,14 @@
 //! Which ready step goes to which poll.
 //!
 //! A queue's older rows go first: a step that becomes ready is matched in memory only while its queue is known to hold no
-//! ready row; else it is written as one, and rows are read for the polls that wait.
+//! ready row; else it is written as one, and rows are read for the polls that wait. Of several queues that have rows each gets
+//! its turn.
 //!
 //! A poll that is matched is reserved: only the writes that it was matched in answer it. When they fail, the poll is back in its
 //! old place in every queue that it waits on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::ids::{LeaseToken, RequestId, RunId, SessionId, StepNo};
@@ -30,6 +32,8 @@ pub(super) struct PollNo(u64);
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
     queues: BTreeMap<Arc<str>, Queue>,
+    /// The queue that a row was last given of.
+    served: Option<Arc<str>>,
     polls: BTreeMap<PollNo, Waiting>,
     callers: BTreeMap<Ticket, PollNo>,
     named: BTreeMap<(SessionId, RequestId), PollNo>,
@@ -224,16 +228,23 @@ impl Dispatch {
     }
 
     /// The next row that was read and that a poll waits for. A queue whose next run is `awaited` waits with it: older rows go first.
+    ///
+    /// Queues take turns. A poll that waits on several would else get nothing of the last one while the first ones are full, and
+    /// runs whose last step is there would never end.
     pub fn next_from_backlog(
         &mut self,
         awaited: impl Fn(RunId) -> bool,
     ) -> Option<(Arc<str>, RunId, StepNo)> {
-        let held = |queue: &Queue| queue.backlog.front().is_none_or(|(run, _)| awaited(*run));
-        let mut fed = self.queues.iter_mut().filter(|(_, queue)| !queue.seats.is_empty() && !held(queue));
-        fed.find_map(|(name, queue)| {
-            let (run, step) = queue.backlog.pop_front()?;
-            Some((name.clone(), run, step))
-        })
+        let fed = |queue: &Queue| {
+            !queue.seats.is_empty() && queue.backlog.front().is_some_and(|(run, _)| !awaited(*run))
+        };
+        let after = self.served.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.queues.range::<str, _>((after, Bound::Unbounded));
+        let (name, _) = later.chain(&self.queues).find(|(_, queue)| fed(queue))?;
+        let name = name.clone();
+        let (run, step) = self.queues.get_mut(&name)?.backlog.pop_front()?;
+        self.served = Some(name.clone());
+        Some((name, run, step))
     }
 
     /// Whether a step that becomes ready in this queue goes straight to a poll: one waits, and nothing older does.

@@ -360,7 +360,8 @@ impl Lane {
             queues: self.dispatch.parked_queues(),
             watched: if self.others == 0 { Vec::new() } else { self.sessions.watched() },
             progress: self.sessions.take_progress(),
-            thorough: self.rounds.is_multiple_of(THOROUGH),
+            // The first one too: leases whose sessions are gone are found when a server starts.
+            thorough: self.rounds % THOROUGH == 1,
         }))
     }
 

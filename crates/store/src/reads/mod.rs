@@ -65,6 +65,16 @@ impl Reads {
         Reads { pool }
     }
 
+    /// Whether any run holds a lease.
+    pub async fn any_lease(&self) -> Result<bool, Error> {
+        const ANY: &str =
+            "select exists (select from open_run join run using (run_no) where lease_sessions <> '{}')";
+        sqlx::query_scalar(ANY)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| Error::new("looking for leases", &error))
+    }
+
     /// Asks the database for a sign of life.
     pub async fn ping(&self) -> Result<(), Error> {
         self.now().await.map(drop)

@@ -157,6 +157,8 @@ async fn links(stage: &Stage, chance: &mut Chance) {
                 }
                 tokio::time::sleep(chance.millis(50, 300)).await;
             }
+            // Not saved up: a server that cannot connect for minutes is another fault than this.
+            server.to_postgres.heal();
             stage.note("lost_messages", &target, from);
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use longtake_e2e::{Client, Hand};
-use longtake_proto::v1::{self, Reason, StepLease};
+use longtake_e2e::{Client, Hand, Refusal};
+use longtake_proto::v1::{Reason, StepLease};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -108,18 +108,19 @@ impl Liar {
     /// Completes with this output, and notes the verdict.
     async fn report(&self, lease: &StepLease, nonce: &str) -> bool {
         let Some(verdict) = self.send(lease, nonce).await else { return false };
-        let verdict = match verdict.reason() {
-            Reason::Unspecified => "OK".to_owned(),
-            reason => reason.as_str_name().trim_start_matches("REASON_").to_owned(),
-        };
         let ok = verdict == "OK";
         let (run, step, attempt) = (lease.run_id.clone(), lease.step.clone(), lease.attempt);
         self.journal.write(&Line::Reported { run, step, attempt, nonce: nonce.to_owned(), verdict });
         ok
     }
 
-    async fn send(&self, lease: &StepLease, nonce: &str) -> Option<v1::Verdict> {
+    /// The verdict; nothing when there was none, so that it may count or not.
+    async fn send(&self, lease: &StepLease, nonce: &str) -> Option<String> {
         let told = self.hand.complete(lease, json!({ "nonce": nonce }));
-        tokio::time::timeout(Duration::from_secs(5), told).await.ok()?.ok()
+        match tokio::time::timeout(Duration::from_secs(5), told).await.ok()? {
+            Ok(verdict) if verdict.reason() == Reason::Unspecified => Some("OK".to_owned()),
+            Ok(verdict) => Some(verdict.reason().as_str_name().trim_start_matches("REASON_").to_owned()),
+            Err(status) => Some(Refusal::of(&status).reason).filter(|reason| reason.starts_with("LEASE_")),
+        }
     }
 }
