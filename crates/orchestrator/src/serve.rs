@@ -131,9 +131,7 @@ async fn no_lease_is_left(reads: &Reads) {
         match reads.any_lease().await {
             Ok(false) => return,
             Ok(true) => {}
-            Err(error) => {
-                tracing::warn!(%error, "whether leases of before the restore are left is not known; trying again")
-            }
+            Err(error) => tracing::warn!(%error, "looking for leases of before the restore; trying again"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

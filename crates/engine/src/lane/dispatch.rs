@@ -328,3 +328,30 @@ impl Dispatch {
         self.polls.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A poll that waits on several queues is given of each, however many steps wait in the first one by name.
+    #[test]
+    fn queues_that_have_rows_take_turns() {
+        let mut dispatch = Dispatch::default();
+        let queues: Vec<Arc<str>> = ["audio", "script", "video"].map(Arc::from).to_vec();
+        let (session, executor) = (SessionId(uuid::Uuid::nil()), Arc::from("executor"));
+        let poll =
+            Poll { session, executor, queues: queues.clone(), max_steps: 6, request: None, park: true };
+        dispatch.park(Ticket(1), poll, 0, false);
+        let run = |number: u8| RunId(uuid::Uuid::from_bytes([number; 16]));
+        dispatch.read(&queues[0], 4, (0..4).map(|number| (run(number), 0)).collect());
+        dispatch.read(&queues[1], 4, vec![(run(4), 0)]);
+        dispatch.read(&queues[2], 4, (5..9).map(|number| (run(number), 0)).collect());
+        let given: Vec<Arc<str>> = std::iter::from_fn(|| {
+            let (queue, ..) = dispatch.next_from_backlog(|_| false)?;
+            dispatch.reserve(&queue).map(|_| queue)
+        })
+        .collect();
+        let given: Vec<&str> = given.iter().map(|queue| &**queue).collect();
+        assert_eq!(given, ["audio", "script", "video", "audio", "video", "audio"]);
+    }
+}
