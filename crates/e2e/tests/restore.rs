@@ -28,14 +28,10 @@ async fn restored(world: &World, from: &Database) -> Database {
     let copy = Database::create().await;
     let mut load = Command::new("psql");
     load.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]).arg(format!("--dbname={}", copy.url()));
-    let loaded = run_file(load, &file).await;
+    load.arg("--file").arg(&file);
+    let loaded = run(load, SOON).await;
     assert_eq!(loaded.code, Some(0), "{}", loaded.err);
     copy
-}
-
-async fn run_file(mut command: Command, file: &std::path::Path) -> longtake_e2e::Outcome {
-    command.arg("--file").arg(file);
-    run(command, SOON).await
 }
 
 /// Why a report was refused; nothing when it counts.
