@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration as StdDuration;
 
 use futures_util::future::BoxFuture;
@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use longtake_engine::ids::{LeaseToken, RunId, SessionId};
 use longtake_engine::lane::work::{Committed, Found, Load, Loaded, Work};
-use longtake_engine::lane::{Ask, Asked, Beat, Config, Inspection, Lane, Poll, Reply, Ticket};
+use longtake_engine::lane::{Ask, Asked, Beat, Config, Failure, Inspection, Lane, Poll, Reply, Ticket};
 use longtake_engine::time::{Duration, Timestamp};
 use longtake_store::LaneConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -43,6 +43,13 @@ enum Message {
 pub struct LaneHandle {
     messages: mpsc::Sender<Message>,
     tickets: Arc<AtomicU64>,
+    queue: Arc<Queue>,
+}
+
+/// Submits that wait in the lane, as of its last turn, and how many may.
+struct Queue {
+    waiting: AtomicUsize,
+    most: usize,
 }
 
 /// Tells the lane that a poll's caller went away, unless it was answered.
@@ -89,6 +96,16 @@ impl LaneHandle {
             guard.answered = true;
         }
         reply
+    }
+
+    /// Refuses submits that the lane would refuse, before anything is spent on them: under overload that is most of the work.
+    pub fn check_room(&self, submits: usize) -> Result<(), Refused> {
+        let waiting = self.queue.waiting.load(Ordering::Relaxed);
+        if waiting > 0 && waiting + submits > self.queue.most {
+            Err(Failure::Overloaded.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Submits runs: the first to be refused when too much is waiting.
@@ -168,6 +185,7 @@ pub struct Driver {
     hubs: Hubs,
     messages: mpsc::Receiver<Message>,
     callers: HashMap<Ticket, oneshot::Sender<Reply>>,
+    queue: Arc<Queue>,
 }
 
 /// A lane's handle and its driver, which is to be spawned. There are as many works under way as there are connections.
@@ -179,7 +197,8 @@ pub fn lane(
     hubs: Hubs,
 ) -> (LaneHandle, Driver) {
     let (sender, messages) = mpsc::channel(WAITING_CALLS);
-    let handle = LaneHandle { messages: sender, tickets: Arc::default() };
+    let queue = Arc::new(Queue { waiting: AtomicUsize::new(0), most: config.waiting_submits });
+    let handle = LaneHandle { messages: sender, tickets: Arc::default(), queue: queue.clone() };
     let worker = |connection| Worker { connection, workflows: workflows.clone() };
     let driver = Driver {
         lane: Lane::new(config),
@@ -189,6 +208,7 @@ pub fn lane(
         hubs,
         messages,
         callers: HashMap::new(),
+        queue,
     };
     (handle, driver)
 }
@@ -268,6 +288,7 @@ impl Driver {
 
     /// Hands out replies; grants that nobody is there to take go back at once.
     fn deliver(&mut self) {
+        self.queue.waiting.store(self.lane.waiting_submits(), Ordering::Relaxed);
         for reply in self.lane.replies() {
             let Some(caller) = self.callers.remove(&reply.ticket) else { continue };
             if let Err(reply) = caller.send(reply) {

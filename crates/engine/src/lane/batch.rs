@@ -18,8 +18,8 @@ use super::cache::{Cached, size};
 use super::work::{Fence, HotRow, RunWrite, SessionWrite, Work, Write};
 use super::{Lane, Origin, Pending, Random};
 
-/// So many submits go into every write, however much else waits.
-const NEW_RUNS: usize = 64;
+/// So many submits go into every write, however much else waits: while executors get what they wait for, and while they do not.
+const NEW_RUNS: (usize, usize) = (64, 8);
 
 /// The runs of a write, in order. Boxed: a tree moves about what it holds.
 pub(super) type Batch = BTreeMap<RunId, Box<Entry>>;
@@ -114,7 +114,7 @@ impl Lane {
         }
         let reports = taken.commands.len();
         self.busy = self.busy / 2 + reports;
-        let room = if self.busy == 0 { all } else { all.min(reports + NEW_RUNS.max(self.new_runs())) };
+        let room = if self.busy == 0 { all } else { all.min(reports + self.new_runs()) };
         while taken.commands.len() < room
             && self.submits.front().is_some_and(|pending| self.takes(&taken, pending))
         {
@@ -125,9 +125,16 @@ impl Lane {
     }
 
     /// How many submits a write takes beside the reports of these days. What is begun is brought to its end first: else runs pile
-    /// up that nobody has time for. Four reports to a new run is what a workflow of four steps keeps up with.
-    pub(super) fn new_runs(&self) -> usize {
-        self.busy / 8
+    /// up that nobody has time for. Four reports to a new run is what a workflow of four steps keeps up with; half of that while
+    /// steps wait that executors ask for.
+    fn new_runs(&self) -> usize {
+        let (fed, starving) = NEW_RUNS;
+        if self.dispatch.is_behind() { starving.max(self.busy / 16) } else { fed.max(self.busy / 8) }
+    }
+
+    /// Commands that the next write would take.
+    pub(super) fn waiting_commands(&self) -> usize {
+        self.reports.len() + self.submits.len().min(self.new_runs())
     }
 
     fn takes(&self, taken: &Taken, pending: &Pending) -> bool {

@@ -48,6 +48,10 @@ pub(super) struct Dispatch {
 struct Queue {
     /// Polls that can take more steps, in their turn.
     seats: BTreeSet<(u64, PollNo)>,
+    /// These, and polls that have all that they can take but are not answered yet.
+    polls: usize,
+    /// A poll came since the last round.
+    asked: bool,
     /// Ready rows that were read and not given away yet.
     backlog: VecDeque<(RunId, StepNo)>,
     /// There may be ready rows that were not read.
@@ -84,6 +88,13 @@ pub(super) struct Over {
     pub gone: bool,
 }
 
+impl Queue {
+    /// One that nobody has read yet: it may hold rows from before.
+    fn unread() -> Queue {
+        Queue { seats: BTreeSet::new(), polls: 0, asked: true, backlog: VecDeque::new(), rows: true }
+    }
+}
+
 impl Dispatch {
     /// Parks a poll. Where nobody waited, what was read before is out of date, and if the work is `shared` with other replicas
     /// there may be rows of theirs.
@@ -91,12 +102,12 @@ impl Dispatch {
         self.turns += 1;
         let (number, turn) = (PollNo(self.turns), self.turns);
         if self.queues.len() > QUEUES {
-            self.queues.retain(|_, queue| !queue.seats.is_empty());
+            self.queues.retain(|_, queue| queue.polls > 0);
         }
         for name in &poll.queues {
-            // A queue that nobody has read yet may hold rows from before.
-            let new = || Queue { seats: BTreeSet::new(), backlog: VecDeque::new(), rows: true };
-            let queue = self.queues.entry(name.clone()).or_insert_with(new);
+            let queue = self.queues.entry(name.clone()).or_insert_with(Queue::unread);
+            queue.polls += 1;
+            queue.asked = true;
             if queue.seats.is_empty() {
                 queue.rows |= shared || !queue.backlog.is_empty();
                 queue.backlog.clear();
@@ -149,6 +160,9 @@ impl Dispatch {
     fn remove(&mut self, number: PollNo) -> Option<Over> {
         self.unseat(number);
         let Waiting { poll, ticket, grants, gone, .. } = self.polls.remove(&number)?;
+        for name in &poll.queues {
+            self.queues.get_mut(name).map(|queue| queue.polls -= 1);
+        }
         self.impatient.remove(&number);
         self.callers.remove(&ticket);
         if let Some(request) = poll.request {
@@ -220,6 +234,16 @@ impl Dispatch {
         if let Some(queue) = self.queues.get_mut(name) {
             queue.rows = true;
         }
+    }
+
+    /// Whether steps are, or may be, ready in a queue that executors ask often: then it is not they who are slow.
+    pub fn is_behind(&self) -> bool {
+        self.queues.values().any(|queue| queue.rows || !queue.backlog.is_empty())
+    }
+
+    /// Forgets queues that nobody has asked since the round before.
+    pub fn round(&mut self) {
+        self.queues.retain(|_, queue| queue.polls > 0 || std::mem::take(&mut queue.asked));
     }
 
     /// Whether a row that was read can be given to a poll.

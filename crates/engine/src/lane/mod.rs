@@ -234,7 +234,7 @@ impl Lane {
     /// Whether a second write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.
     fn goes_ahead(&self, now: Timestamp) -> bool {
         self.flights.len() < 2
-            && self.reports.len() + self.submits.len().min(self.new_runs()) >= self.config.ahead_commands
+            && self.waiting_commands() >= self.config.ahead_commands
             && self.batch_runs >= self.config.batch_commands
             && !self.one_by_one
             && self.wake_at() > now
@@ -281,6 +281,11 @@ impl Lane {
         let timer = self.timers.first().map_or(Timestamp(i64::MAX), |(due, ..)| *due);
         let clocks = if self.sessions.is_empty() { Timestamp(i64::MAX) } else { self.clocks_due };
         timer.min(clocks).min(self.housekeeping_due)
+    }
+
+    /// Submits that wait to be decided. More than [`Config::waiting_submits`] are refused.
+    pub fn waiting_submits(&self) -> usize {
+        self.submits.len()
     }
 
     /// What callers are told; taken once.
@@ -353,6 +358,7 @@ impl Lane {
         self.housekeeping_due = now + self.config.housekeeping;
         self.rounds += 1;
         self.shunned.retain(|_, (until, span)| *until + *span > now);
+        self.dispatch.round();
         self.dispatch
             .forget_grants(|token| self.sessions.undelivered(token.run, token.step(), token.attempt));
         Some(Work::Housekeep(Housekeep {

@@ -7,6 +7,7 @@
 //! lets go of its running leases, and keeps the clocks of those that it granted itself and that were not heard of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::command::Command;
@@ -31,6 +32,11 @@ const UNNAMED: &str = "executor";
 
 /// A step of a run, which one session at most holds.
 type Held = (RunId, StepNo);
+
+/// The steps of a run.
+fn of_run(run: RunId) -> RangeInclusive<Held> {
+    (run, 0)..=(run, StepNo::MAX)
+}
 
 /// Every session that this replica knows.
 #[derive(Debug, Default)]
@@ -123,18 +129,17 @@ impl Sessions {
 
     /// Follows a committed run: leases that are live in it have clocks, others have none. Returns sessions whose directive is new.
     pub fn follow(&mut self, no: RunNo, run: &Run, workflow: &Workflow, now: Timestamp) -> Vec<SessionId> {
+        let id = run.request.id;
+        let live = |step: StepNo| run.steps.get(step).and_then(|step| step.live());
+        let over = |(held, clock): (&Held, &Box<Clock>)| {
+            live(held.1).is_none_or(|(attempt, _)| attempt != clock.attempt).then_some(*held)
+        };
+        let over: Vec<Held> = self.clocks.range(of_run(id)).filter_map(over).collect();
+        over.into_iter().for_each(|held| self.drop_lease(held));
         let mut woken = Vec::new();
         for (number, step) in run.steps.iter().enumerate() {
-            let held = (run.request.id, number);
-            let live = step.live();
-            if self
-                .clocks
-                .get(&held)
-                .is_some_and(|clock| live.is_none_or(|(attempt, _)| attempt != clock.attempt))
-            {
-                self.drop_lease(held);
-            }
-            let Some((attempt, lease)) = live else { continue };
+            let held = (id, number);
+            let Some((attempt, lease)) = step.live() else { continue };
             let Some(session) = self.sessions.get_mut(&lease.session) else { continue };
             session.leases.insert(held);
             // Whether this replica waited for its executor to be heard of: who takes over what runs already has heard nothing.
@@ -181,8 +186,7 @@ impl Sessions {
 
     /// A run that does not exist holds no lease.
     pub fn drop_run(&mut self, run: RunId) {
-        let held: Vec<Held> =
-            self.clocks.range((run, 0)..=(run, StepNo::MAX)).map(|(held, _)| *held).collect();
+        let held: Vec<Held> = self.clocks.range(of_run(run)).map(|(held, _)| *held).collect();
         held.into_iter().for_each(|held| self.drop_lease(held));
     }
 
@@ -203,7 +207,7 @@ impl Sessions {
     fn search(&mut self, id: SessionId, runs: &[RunId]) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for run in runs {
-            let known = session.leases.range((*run, 0)..=(*run, StepNo::MAX)).next().is_some();
+            let known = session.leases.range(of_run(*run)).next().is_some();
             if !known && self.searching.entry(*run).or_default().insert(id) {
                 session.searching += 1;
             }
@@ -415,10 +419,10 @@ impl Sessions {
 
     /// When the executors that hold a run's steps last called, and how far they said they are.
     pub fn inspect(&self, run: RunId) -> (BTreeMap<StepNo, Timestamp>, BTreeMap<StepNo, i64>) {
-        let of_run = || self.clocks.range((run, 0)..=(run, StepNo::MAX));
+        let clocks = || self.clocks.range(of_run(run));
         let heard =
-            of_run().filter_map(|((_, step), clock)| Some((*step, self.sessions.get(&clock.session)?.heard)));
-        (heard.collect(), of_run().map(|((_, step), clock)| (*step, clock.done)).collect())
+            clocks().filter_map(|((_, step), clock)| Some((*step, self.sessions.get(&clock.session)?.heard)));
+        (heard.collect(), clocks().map(|((_, step), clock)| (*step, clock.done)).collect())
     }
 
     /// Runs with live leases here and the version that is known, for replicas that share the work.

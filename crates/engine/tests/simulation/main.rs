@@ -10,6 +10,7 @@ mod driving;
 mod executor;
 mod faults;
 mod oracle;
+mod overload;
 mod phases;
 mod rng;
 mod rules;

@@ -98,6 +98,9 @@ impl Content {
         requests: Vec<pb::SubmitContentRequest>,
         trace: &BTreeMap<String, String>,
     ) -> Result<Vec<Answered>, Refused> {
+        if requests.iter().any(|request| !request.validate_only) {
+            self.0.lane.check_room(requests.len())?;
+        }
         let accepted: Vec<_> = requests.into_iter().map(|request| self.accept(request, trace)).collect();
         let real = accepted.iter().flatten().filter(|accepted| !accepted.validate_only);
         let runs: Vec<_> = real.map(|accepted| (accepted.workflow.clone(), accepted.run.clone())).collect();

@@ -57,6 +57,9 @@ impl Runs {
         request: pb::CreateRunRequest,
         trace: BTreeMap<String, String>,
     ) -> Result<pb::CreateRunResponse, Refused> {
+        if !request.validate_only {
+            self.0.lane.check_room(1)?;
+        }
         let content_hash = content_hash(&request);
         let mut problems = Problems::default();
         let id = RunId(problems.request_id(&request.request_id).0);

@@ -37,7 +37,8 @@ pub async fn run(stage: &Stage, many: &[usize], effort: &Effort) -> Result<Vec<P
         };
         let mut role = Role::start("holders", &plan)?;
         w3::until(&mut role, "the polls were not all parked", |held| held.parked >= pollers as u64).await?;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // A backend that has become idle reports what it did before within ten seconds.
+        tokio::time::sleep(Duration::from_secs(12)).await;
         let window = effort.window.max(Duration::from_secs(60));
         let before = scene.spent().await?;
         tokio::time::sleep(window).await;
