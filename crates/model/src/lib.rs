@@ -18,7 +18,7 @@
 //!
 //! # What is left out
 //!
-//! Several runs and steps, and so batches and the second write that is under way; backoff, which is only time; failures, which
+//! Several runs and steps, and so batches and the other writes that are under way; backoff, which is only time; failures, which
 //! end an attempt as a yield does; the clocks of progress and of attempts, which take a lease back as a dispatch timeout does;
 //! budgets, which are a number of attempts here; pausing, deadlines and retries of runs; outages and the time that they credit;
 //! forgetting of sessions; retention; money. The checker compares 64-bit fingerprints of states, not states.

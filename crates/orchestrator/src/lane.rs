@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration as StdDuration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use longtake_engine::ids::{LeaseToken, RunId, SessionId};
 use longtake_engine::lane::work::{Committed, Found, Load, Loaded, Work};
 use longtake_engine::lane::{Ask, Asked, Beat, Config, Failure, Inspection, Lane, Poll, Reply, Ticket};
 use longtake_engine::time::{Duration, Timestamp};
 use longtake_store::LaneConnection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -24,8 +22,6 @@ use crate::hub::Hub;
 use crate::stored;
 use crate::workflows::Workflows;
 
-/// Connections of a lane: as many as it has writes under way.
-pub(crate) const CONNECTIONS: usize = 2;
 /// Calls that may wait for the driver to take them in.
 const WAITING_CALLS: usize = 16_384;
 /// How long the driver waits before it tries again what the database refused.
@@ -180,7 +176,8 @@ pub struct Hubs {
 pub struct Driver {
     lane: Lane,
     idle: Vec<Worker>,
-    under_way: FuturesUnordered<BoxFuture<'static, (Worker, Done)>>,
+    /// Tasks of their own: a batch is encoded while the next one is decided.
+    under_way: JoinSet<(Worker, Done)>,
     clock: Arc<Clock>,
     hubs: Hubs,
     messages: mpsc::Receiver<Message>,
@@ -203,7 +200,7 @@ pub fn lane(
     let driver = Driver {
         lane: Lane::new(config),
         idle: connections.into_iter().map(worker).collect(),
-        under_way: FuturesUnordered::new(),
+        under_way: JoinSet::new(),
         clock,
         hubs,
         messages,
@@ -231,8 +228,9 @@ impl Driver {
             while !self.idle.is_empty()
                 && let Some(work) = self.lane.next(self.clock.now(), &mut rand::random::<u64>)
             {
-                let worker = self.idle.pop();
-                self.under_way.extend(worker.map(|worker| worker.work(work).boxed()));
+                if let Some(worker) = self.idle.pop() {
+                    self.under_way.spawn(worker.work(work));
+                }
             }
             self.deliver();
             if self.under_way.is_empty() && !open {
@@ -241,7 +239,8 @@ impl Driver {
             let until = self.lane.wake_at().since(self.clock.now()).to_std();
             tokio::select! {
                 biased;
-                Some((worker, done)) = self.under_way.next() => {
+                Some(ended) = self.under_way.join_next() => {
+                    let Some((worker, done)) = ended.map_or_else(fell, Some) else { return };
                     self.idle.push(worker);
                     self.done(done);
                 }
@@ -356,6 +355,14 @@ impl Worker {
         };
         (self, done)
     }
+}
+
+/// A work that panicked takes the lane with it: nothing is known of what it did. One that was ended goes with the process.
+fn fell(error: JoinError) -> Option<(Worker, Done)> {
+    if let Ok(panic) = error.try_into_panic() {
+        std::panic::resume_unwind(panic);
+    }
+    None
 }
 
 async fn breathe(what: &str, error: &(dyn std::error::Error + Send + Sync)) {

@@ -94,14 +94,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
 
     let clock = Arc::new(Clock::new(now));
     let hubs = Hubs::default();
-    let connections = store.lane(replica, lane::CONNECTIONS).await;
-    let (handle, driver) = lane::lane(
-        lane::config(limits.waiting_submits),
-        connections,
-        &workflows,
-        clock.clone(),
-        hubs.clone(),
-    );
+    let bounds = lane::config(limits.waiting_submits);
+    let connections = store.lane(replica, bounds.writes_at_once).await;
+    let (handle, driver) = lane::lane(bounds, connections, &workflows, clock.clone(), hubs.clone());
     let abandon = CancellationToken::new();
     let driving = tokio::spawn(driver.run(abandon.clone()));
     // The driver ends when the last handle is gone: none may be kept here.

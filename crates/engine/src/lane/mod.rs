@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A batch is all that waits when the previous work is done: no timer. Works go one after another, but for this: once enough
-//! waits to fill a good batch, a second write of *other* runs is decided and given while the first is under way. What is asked
-//! of a run in between waits for its write. What happens to a write:
+//! waits to fill a good batch, another write of *other* runs is decided and given while the first is under way, up to three at
+//! a time. What is asked of a run in between waits for its write. What happens to a write:
 //!
 //! - **done**: runs whose fence held are answered; the others were changed by another replica, are read again, and their
 //!   commands are applied again;
@@ -68,6 +68,8 @@ pub struct Config {
     pub batch_commands: usize,
     /// So many commands are worth a write of their own while another is under way: fewer wait for its end, and go together.
     pub ahead_commands: usize,
+    /// Writes under way at a time, of different runs.
+    pub writes_at_once: usize,
     /// Bytes of payload that one write takes, roughly; a single command may have more.
     pub batch_bytes: usize,
     /// Submits that may wait; more are refused as overload.
@@ -87,6 +89,7 @@ impl Default for Config {
         Config {
             batch_commands: 512,
             ahead_commands: 64,
+            writes_at_once: 3,
             batch_bytes: 16 << 20,
             waiting_submits: 8192,
             cached_runs: 16_384,
@@ -231,9 +234,9 @@ impl Lane {
         work
     }
 
-    /// Whether a second write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.
+    /// Whether another write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.
     fn goes_ahead(&self, now: Timestamp) -> bool {
-        self.flights.len() < 2
+        self.flights.len() < self.config.writes_at_once
             && self.waiting_commands() >= self.config.ahead_commands
             && self.batch_runs >= self.config.batch_commands
             && !self.one_by_one

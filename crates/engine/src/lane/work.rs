@@ -1,6 +1,6 @@
 //! What a lane asks of its driver, and what it is told: the whole boundary between deciding and Postgres.
 //!
-//! The driver does the [`Work`] that it is given, two writes at once at most, and reports its outcome; it decides nothing.
+//! The driver does the [`Work`] that it is given, at most a few writes at once, and reports its outcome; it decides nothing.
 //! Whatever is not a [`Write`] it repeats until it is done: each may be done twice.
 
 use std::collections::BTreeMap;

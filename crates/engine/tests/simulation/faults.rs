@@ -6,6 +6,7 @@ use longtake_engine::time::{Duration, Timestamp};
 use crate::call::Heard;
 use crate::rng::Rng;
 use crate::server::Kind;
+use crate::shrink::Without;
 use crate::stats::Hit;
 use crate::world::{Event, Role, World};
 
@@ -51,6 +52,24 @@ impl Faults {
         }
     }
 
+    /// Makes it simpler.
+    pub fn leave_out(&mut self, without: Without) {
+        let rates = [
+            ("lose", &mut self.lose),
+            ("double", &mut self.double),
+            ("slow", &mut self.slow),
+            ("blind", &mut self.blind),
+            ("wander", &mut self.wander),
+            ("database_slow", &mut self.database_slow),
+            ("refused", &mut self.refused),
+            ("lost", &mut self.lost),
+            ("crash", &mut self.crash),
+        ];
+        rates.into_iter().filter(|(name, _)| without.has(name)).for_each(|(_, rate)| *rate = 0);
+        self.poison &= !without.has("poison");
+        self.drift *= i64::from(!without.has("drift"));
+    }
+
     /// How a work goes.
     pub fn outcome(&self, write: bool, rng: &mut Rng) -> Kind {
         if write && rng.chance(self.refused) {
@@ -71,6 +90,7 @@ impl Faults {
         Config {
             batch_commands: 1 + rng.below(6),
             ahead_commands: 1 + rng.below(4),
+            writes_at_once: 1 + rng.below(4),
             batch_bytes: 200 + rng.below(1000),
             waiting_submits: 1 + rng.below(3),
             cached_runs: 1 + rng.below(3),

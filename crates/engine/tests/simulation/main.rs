@@ -1,7 +1,8 @@
 //! The simulation: real lanes over a model of the database, under a virtual clock, with everything that can go wrong.
 //!
 //! A seed is a number from which all chance follows. `LONGTAKE_SIM_SEEDS=100000` runs more of them, `LONGTAKE_SIM_SEED=42` one,
-//! with its trace (`LONGTAKE_SIM_LINES=1000` of it). What is checked is in `rules` (of every commit), `oracle` (of every reply) and `phases` (in the end).
+//! with its trace (`LONGTAKE_SIM_LINES=1000` of it) and without some troubles (`LONGTAKE_SIM_WITHOUT=lost,crash`; `shrink` finds out which
+//! a failure does not need). What is checked is in `rules` (of every commit), `oracle` (of every reply) and `phases` (in the end).
 
 mod call;
 mod client;
@@ -15,6 +16,7 @@ mod phases;
 mod rng;
 mod rules;
 mod server;
+mod shrink;
 mod stats;
 mod trace;
 mod workflows;
@@ -30,17 +32,18 @@ use longtake_engine::lane::{Ask, Beat, Config, Lane, Poll, Standing, Ticket};
 use longtake_engine::time::{Duration, Timestamp};
 
 use db::Db;
+use shrink::{Without, shrink};
 use stats::Stats;
 use world::World;
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 50_000;
 /// From so many seeds on, every kind of fault must have struck.
 const ENOUGH: u64 = 10_000;
 
 /// Runs a seed. The error holds what was wrong and, if it was traced, what went before.
-fn simulate(seed: u64, lines: usize) -> Result<Stats, (String, Vec<String>)> {
-    let mut world = World::new(seed, lines);
+fn simulate(seed: u64, without: Without, lines: usize) -> Result<Stats, (String, Vec<String>)> {
+    let mut world = World::new(seed, without, lines);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         world.begin_all();
         world.run();
@@ -60,21 +63,34 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// What is left out of every seed.
+fn without() -> Without {
+    Without::parse(&std::env::var("LONGTAKE_SIM_WITHOUT").unwrap_or_default())
+}
+
 /// Says what is wrong with a seed, with the end of its trace.
-fn explain(seed: u64) -> String {
-    match simulate(seed, usize::try_from(number("LONGTAKE_SIM_LINES").unwrap_or(200)).unwrap_or(200)) {
+fn explain(seed: u64, without: Without) -> String {
+    let lines = usize::try_from(number("LONGTAKE_SIM_LINES").unwrap_or(200)).unwrap_or(200);
+    match simulate(seed, without, lines) {
         Ok(_) => format!("seed {seed} failed, and did not when it was run again: it is not deterministic"),
-        Err((problem, trace)) => {
-            format!("{}\nseed {seed}: {problem}\nagain: LONGTAKE_SIM_SEED={seed}", trace.join("\n"))
-        }
+        Err((problem, trace)) => format!(
+            "{}\nseed {seed}: {problem}\nagain: LONGTAKE_SIM_SEED={seed} LONGTAKE_SIM_WITHOUT={without}",
+            trace.join("\n")
+        ),
     }
+}
+
+/// The same of the simplest failure that is found from this seed on.
+fn explain_simply(failed: u64) -> String {
+    let (seed, left_out) = shrink(failed, without(), |seed, without| simulate(seed, without, 0).is_err());
+    format!("{}\nfound as LONGTAKE_SIM_SEED={failed}", explain(seed, left_out))
 }
 
 #[test]
 fn every_seed_holds() {
     if let Some(seed) = number("LONGTAKE_SIM_SEED") {
-        let failed = simulate(seed, 0).is_err();
-        assert!(!failed, "{}", explain(seed));
+        let failed = simulate(seed, without(), 0).is_err();
+        assert!(!failed, "{}", explain(seed, without()));
         return;
     }
     let first = number("LONGTAKE_SIM_FIRST").unwrap_or(0);
@@ -96,7 +112,7 @@ fn every_seed_holds() {
                     if seed >= seeds {
                         break;
                     }
-                    match simulate(seed, 0) {
+                    match simulate(seed, without(), 0) {
                         Ok(stats) => sum.add(&stats),
                         Err(_) => {
                             failed.store(true, Ordering::Relaxed);
@@ -109,7 +125,7 @@ fn every_seed_holds() {
         }
     });
     let problems = problems.into_inner().expect("no poison");
-    let explanation = problems.iter().min().map(|seed| explain(*seed));
+    let explanation = problems.iter().min().map(|seed| explain_simply(*seed));
     std::panic::set_hook(loud);
     if let Some(explanation) = explanation {
         panic!("{explanation}");

@@ -25,7 +25,8 @@ const IDLE_WORKS: u64 = 15;
 impl World {
     /// Puts everybody in place.
     pub fn begin_all(&mut self) {
-        for _ in 0..1 + self.rng.below(3) {
+        let servers = 1 + self.rng.below(3);
+        for _ in 0..if self.without.has("servers") { 1 } else { servers } {
             let rng = self.rng.split();
             self.servers.push(Server::new(rng));
         }
@@ -36,7 +37,8 @@ impl World {
         self.hire_clients(chaos);
         self.hire_executors(chaos);
         let half = Duration(chaos.0 / 2);
-        for server in 0..self.servers.len() {
+        let struck = if self.without.has("freezes") { 0 } else { self.servers.len() };
+        for server in 0..struck {
             if self.rng.chance(250) {
                 let at = self.rng.range(0, chaos.0);
                 self.after(Duration(at), Event::Freeze(server));
@@ -46,7 +48,7 @@ impl World {
                 self.after(Duration(at), Event::Crash(server));
             }
         }
-        if self.rng.chance(120) {
+        if self.rng.chance(120) && !self.without.has("cuts") {
             let at = self.rng.range(0, chaos.0);
             self.after(Duration(at), Event::Cut);
         }
@@ -61,7 +63,8 @@ impl World {
     fn hire_clients(&mut self, chaos: Duration) {
         let mut queues = BTreeSet::new();
         let mut requests = Vec::new();
-        for _ in 0..1 + self.rng.below(5) {
+        let runs = 1 + self.rng.below(5);
+        for _ in 0..if self.without.has("runs") { 1 } else { runs } {
             let workflow = self.rng.pick(workflows::pool()).clone();
             queues.extend(workflow.steps.iter().map(|step| step.queue.clone()));
             let id = self.rng.run();

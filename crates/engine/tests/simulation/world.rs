@@ -18,6 +18,7 @@ use crate::faults::Faults;
 use crate::oracle::Ledger;
 use crate::rng::Rng;
 use crate::server::{Doing, Server};
+use crate::shrink::Without;
 use crate::stats::Hit;
 
 /// When every seed begins.
@@ -122,6 +123,7 @@ pub struct World {
     pub now: Timestamp,
     pub rng: Rng,
     pub faults: Faults,
+    pub without: Without,
     /// Until when the database cannot be reached.
     pub cut_until: Timestamp,
     /// Faults have stopped, and since when.
@@ -150,13 +152,15 @@ pub struct World {
 
 impl World {
     /// A world with a trace of so many lines; without one it is faster.
-    pub fn new(seed: u64, lines: usize) -> World {
+    pub fn new(seed: u64, without: Without, lines: usize) -> World {
         let mut rng = Rng::new(seed);
-        let faults = Faults::draw(&mut rng);
+        let mut faults = Faults::draw(&mut rng);
+        faults.leave_out(without);
         let db = Db::new(rng.chance(500));
         World {
             now: DAWN,
             faults,
+            without,
             cut_until: DAWN,
             calm: None,
             db,

@@ -170,12 +170,12 @@ async fn database(stage: &Stage, chance: &mut Chance) -> Result<()> {
     tokio::time::sleep(chance.millis(1_000, 5_000)).await;
     let from = micros();
     // While PostgreSQL is started again by this lane, nobody else does anything to it.
-    match ROUND.fetch_add(1, Ordering::Relaxed) % 6 {
-        0 | 2 => {
+    match ROUND.fetch_add(1, Ordering::Relaxed) % 8 {
+        0 | 2 | 6 => {
             stage.restart_postgres(chance.millis(0, 1_000)).await?;
             stage.note("kill_postgres", "postgres", from);
         }
-        1 | 4 => {
+        1 => {
             let share = 1 + chance.below(4);
             let text = format!(
                 "select pg_terminate_backend(pid) from pg_stat_activity \
@@ -193,6 +193,14 @@ async fn database(stage: &Stage, chance: &mut Chance) -> Result<()> {
                 ))
                 .await?;
             stage.note("lock_table", table, from);
+        }
+        5 => {
+            stage.fill_disk(chance.millis(300, 4_000)).await?;
+            stage.note("disk_full", "postgres", from);
+        }
+        7 => {
+            stage.exhaust_connections(chance.millis(300, 3_000)).await?;
+            stage.note("connections_exhausted", "postgres", from);
         }
         _ => {
             stage.execute("alter system set default_transaction_read_only = on").await?;

@@ -35,7 +35,7 @@ pub enum Line {
     Made { run: String, step: String, attempt: i32, nonce: String },
     /// A raw executor's report and its verdict: `OK`, or the reason's name, such as `LEASE_SUPERSEDED`.
     Reported { run: String, step: String, attempt: i32, nonce: String, verdict: String },
-    /// The supervisor did something; begin and end in microseconds since 1970.
+    /// Something was done to a process, a link or a call; begin and end in microseconds since 1970.
     Fault { kind: String, target: String, from: i64, to: i64 },
 }
 

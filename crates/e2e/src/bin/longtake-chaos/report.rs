@@ -6,12 +6,13 @@ use crate::checker::Verdict;
 
 /// What must have happened in every minute, or nothing was proved. A slow machine does less than a quick one: these are a
 /// tenth of what two cores do.
-const QUOTAS: [(&str, f64); 7] = [
+const QUOTAS: [(&str, f64); 8] = [
     ("fault.kill_executor", 20.0),
     ("fault.kill_server", 3.0),
     ("fault.kill_postgres", 1.0),
     ("fault.freeze_executor", 2.0),
     ("fault.cut", 3.0),
+    ("fault.drop_call", 10.0),
     ("refused", 3.0),
     ("runs", 200.0),
 ];

@@ -183,6 +183,37 @@ impl Stage {
         Ok(connection.close().await?)
     }
 
+    /// Every write of a run fails as if the disk were full: what a real one answers, without filling anybody's disk.
+    pub async fn fill_disk(&self, span: std::time::Duration) -> Result<()> {
+        self.execute(
+            "create function disk_is_full() returns trigger language plpgsql as $$
+                begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$;
+             create trigger full_disk before insert or update on run for each row execute function disk_is_full()",
+        )
+        .await?;
+        tokio::time::sleep(span).await;
+        self.execute("drop trigger full_disk on run; drop function disk_is_full()").await
+    }
+
+    /// All of the server's connections are somebody else's, and servers lose theirs.
+    pub async fn exhaust_connections(&self, span: std::time::Duration) -> Result<()> {
+        let mut held = vec![self.connect().await?];
+        while let Ok(more) = self.connect().await {
+            held.push(more);
+        }
+        let text =
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'longtake%'";
+        sqlx::raw_sql(text).execute(&mut held[0]).await?;
+        while let Ok(more) = self.connect().await {
+            held.push(more);
+        }
+        tokio::time::sleep(span).await;
+        for connection in held {
+            connection.close().await?;
+        }
+        Ok(())
+    }
+
     /// Notes a fault that is over.
     pub fn note(&self, kind: &str, target: &str, from: i64) {
         let (kind, target) = (kind.to_owned(), target.to_owned());

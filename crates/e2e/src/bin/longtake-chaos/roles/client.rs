@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{Chance, Plan};
 use crate::journal::{Journal, Line};
+use crate::stage::micros;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -77,7 +78,8 @@ impl Asker {
             let given = chance.millis(1, 50);
             match tokio::time::timeout(given, self.ask(&ask, &input, chance)).await {
                 Ok(Some(run)) => return self.order_about(&run, chance).await,
-                Ok(None) | Err(_) => self.journal.write(&Line::Unknown { ask: ask.clone() }),
+                Ok(None) => {}
+                Err(_) => self.dropped(&ask, given),
             }
             if chance.permille(300) {
                 return;
@@ -96,11 +98,20 @@ impl Asker {
             match tokio::time::timeout(PATIENCE, self.ask(ask, input, chance)).await {
                 Ok(Some(run)) => return run,
                 Ok(None) => {}
-                Err(_) => self.journal.write(&Line::Unknown { ask: ask.to_owned() }),
+                Err(_) => self.dropped(ask, PATIENCE),
             }
             tokio::time::sleep(chance.millis(20, 100 << tries.min(5))).await;
         }
         unreachable!("it asks until it is answered")
+    }
+
+    /// A call was cancelled before it was answered, after so long.
+    fn dropped(&self, ask: &str, after: Duration) {
+        self.journal.write(&Line::Unknown { ask: ask.to_owned() });
+        let to = micros();
+        let from = to - i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+        let kind = "drop_call".to_owned();
+        self.journal.write(&Line::Fault { kind, target: ask.to_owned(), from, to });
     }
 
     /// Asks any server once; notes the answer.

@@ -1,22 +1,12 @@
 //! A backup is restored while executors live on that were given leases by the lost past.
 
-use std::time::Duration;
-
-use longtake_e2e::{Database, Hand, Refusal, Server, World, causes, definitions, run, step};
-use longtake_proto::v1::{self, Reason, attempt::Cause};
+use longtake_e2e::{Database, Hand, Server, World, causes, definitions, run, step};
+use longtake_proto::v1::attempt::Cause;
 use serde_json::json;
 use tokio::process::Command;
 use tonic::Code;
 
-const SOON: Duration = Duration::from_secs(20);
-const SINGLE: &str = r#"
-format = 1
-name = "single"
-
-[[step]]
-name = "work"
-heartbeat_timeout = "3s"
-"#;
+use crate::{SINGLE, SOON, creation, refused};
 
 /// A copy of the database as it is now, made by the tools that operators use.
 async fn restored(world: &World, from: &Database) -> Database {
@@ -32,15 +22,6 @@ async fn restored(world: &World, from: &Database) -> Database {
     let loaded = run(load, SOON).await;
     assert_eq!(loaded.code, Some(0), "{}", loaded.err);
     copy
-}
-
-/// Why a report was refused; nothing when it counts.
-fn refused(told: Result<v1::Verdict, tonic::Status>) -> Option<String> {
-    match told {
-        Ok(verdict) if verdict.reason() == Reason::Unspecified => None,
-        Ok(verdict) => Some(verdict.reason().as_str_name().trim_start_matches("REASON_").to_owned()),
-        Err(status) => Some(Refusal::of(&status).reason),
-    }
 }
 
 /// Nobody can say how much of a render that reports now was begun under a lease that never was. So none counts.
@@ -60,11 +41,7 @@ async fn after_a_restore_no_lease_of_the_lost_past_counts_and_every_run_goes_on(
     // What the backup knows nothing of: a lease, and a run.
     let after = late.take().await;
     assert_eq!(after.run_id, two);
-    let request = v1::CreateRunRequest {
-        request_id: uuid::Uuid::new_v4().to_string(),
-        workflow: "single".to_owned(),
-        ..v1::CreateRunRequest::default()
-    };
+    let request = creation("single");
     let three = client.runs().create_run(request.clone()).await.expect("accepted").into_inner().run;
     let three = three.expect("the run").run_id;
     server.process().kill().await;
