@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use longtake_e2e::{Client, Hand, World, definitions};
 use longtake_proto::v1;
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use serde_json::json;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -52,7 +52,7 @@ fn methods() -> Vec<MethodDescriptor> {
     let services: Vec<_> = pool.services().filter(|it| it.full_name().starts_with("longtake.v1.")).collect();
     services
         .iter()
-        .flat_map(|service| service.methods())
+        .flat_map(ServiceDescriptor::methods)
         .filter(|method| !method.is_server_streaming())
         .collect()
 }

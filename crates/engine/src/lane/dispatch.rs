@@ -161,7 +161,7 @@ impl Dispatch {
         self.unseat(number);
         let Waiting { poll, ticket, grants, gone, .. } = self.polls.remove(&number)?;
         for name in &poll.queues {
-            self.queues.get_mut(name).map(|queue| queue.polls -= 1);
+            self.queues.entry(name.clone()).and_modify(|queue| queue.polls -= 1);
         }
         self.impatient.remove(&number);
         self.callers.remove(&ticket);

@@ -130,11 +130,10 @@ impl Sessions {
     /// Follows a committed run: leases that are live in it have clocks, others have none. Returns sessions whose directive is new.
     pub fn follow(&mut self, no: RunNo, run: &Run, workflow: &Workflow, now: Timestamp) -> Vec<SessionId> {
         let id = run.request.id;
-        let live = |step: StepNo| run.steps.get(step).and_then(|step| step.live());
-        let over = |(held, clock): (&Held, &Box<Clock>)| {
-            live(held.1).is_none_or(|(attempt, _)| attempt != clock.attempt).then_some(*held)
-        };
-        let over: Vec<Held> = self.clocks.range(of_run(id)).filter_map(over).collect();
+        let live = |step: StepNo| run.steps.get(step)?.live().map(|(attempt, _)| attempt);
+        let clocks = self.clocks.range(of_run(id));
+        let over = clocks.filter(|((_, step), clock)| live(*step) != Some(clock.attempt));
+        let over: Vec<Held> = over.map(|(held, _)| *held).collect();
         over.into_iter().for_each(|held| self.drop_lease(held));
         let mut woken = Vec::new();
         for (number, step) in run.steps.iter().enumerate() {
