@@ -1,9 +1,8 @@
 //! The primary is lost and a standby takes its place: streaming replication between two clusters, promoted by hand.
 
+use std::cell::Cell;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use longtake::postgres::{PostgresOptions, PrivatePostgres};
 use longtake_e2e::{Client, Hand, Server, World, causes, definitions, eventually, run, step};
@@ -73,9 +72,22 @@ impl Pair {
         .await;
     }
 
-    /// The primary is gone, as if its machine were. The address leads to the standby, which is told to be the primary.
-    async fn fail_over(self, standby: &PrivatePostgres) {
+    /// The primary is gone, as if its machine were.
+    async fn lose_primary(self) -> Survivor {
         self.primary.kill().await.expect("the primary is killed");
+        Survivor { standby: self.standby, address: self.address }
+    }
+}
+
+/// What is left of a pair.
+struct Survivor {
+    standby: PathBuf,
+    address: PathBuf,
+}
+
+impl Survivor {
+    /// The address leads to the standby, which is told to be the primary.
+    async fn promote(&self, standby: &PrivatePostgres) {
         lead(&self.address, &socket(standby));
         let promoted: bool = sqlx::query_scalar("select pg_promote()")
             .fetch_one(&mut connect(standby).await)
@@ -106,10 +118,23 @@ fn lead(address: &Path, socket: &Path) {
     std::fs::rename(fresh, address).expect("the link takes its place");
 }
 
+async fn runs(stored: &mut PgConnection) -> i64 {
+    sqlx::query_scalar("select count(*) from run").fetch_one(stored).await.expect("a count")
+}
+
+/// Waits until there are.
+async fn more_than(wanted: i64, stored: &mut PgConnection) {
+    eventually(SOON, async || {
+        let runs = runs(stored).await;
+        if runs > wanted { Ok(()) } else { Err(format!("{runs} runs of more than {wanted}")) }
+    })
+    .await;
+}
+
 /// Submits one run after another until told to stop, and says which were acknowledged.
-async fn submit(client: Client, stop: Arc<AtomicBool>) -> Vec<String> {
+async fn submit(client: &Client, stop: &Cell<bool>) -> Vec<String> {
     let mut acknowledged = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.get() {
         let request = creation("single");
         acknowledged.push(
             eventually(SOON, async || match client.runs().create_run(request.clone()).await {
@@ -138,29 +163,17 @@ async fn with_synchronous_replication_a_failover_loses_nothing() {
     let lease = hand.take().await;
     hand.checkpoint(&lease, Hand::at(1, 1, 9)).await;
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let submits = tokio::spawn(submit(client.clone(), stop.clone()));
-    let mut primary = connect(&pair.primary).await;
-    eventually(SOON, async || {
-        let runs: i64 =
-            sqlx::query_scalar("select count(*) from run").fetch_one(&mut primary).await.expect("a count");
-        if runs > 20 { Ok(()) } else { Err(format!("{runs} runs")) }
-    })
-    .await;
-    pair.fail_over(&standby).await;
-    // The server finds its way by itself, and goes on taking submits.
-    let mut promoted = connect(&standby).await;
-    let runs = async |promoted: &mut PgConnection| -> i64 {
-        sqlx::query_scalar("select count(*) from run").fetch_one(promoted).await.expect("a count")
-    };
-    let before = runs(&mut promoted).await;
-    eventually(SOON, async || {
-        let now = runs(&mut promoted).await;
-        if now > before + 5 { Ok(()) } else { Err(format!("{now} runs, {before} before")) }
-    })
-    .await;
-    stop.store(true, Ordering::Relaxed);
-    let acknowledged = submits.await.expect("all submits were answered");
+    let stop = Cell::new(false);
+    let (acknowledged, ()) = tokio::join!(submit(&client, &stop), async {
+        let mut primary = connect(&pair.primary).await;
+        more_than(20, &mut primary).await;
+        pair.lose_primary().await.promote(&standby).await;
+        // The server finds its way by itself, and goes on taking submits.
+        let mut promoted = connect(&standby).await;
+        let before = runs(&mut promoted).await;
+        more_than(before + 5, &mut promoted).await;
+        stop.set(true);
+    });
     assert!(acknowledged.len() > 20, "{}", acknowledged.len());
 
     assert_eq!(refused(hand.complete(&lease, json!({})).await), None, "the lease from before counts");
@@ -198,8 +211,9 @@ async fn what_was_not_replicated_is_lost_and_after_restore_lets_nothing_of_it_co
     assert_eq!(after.run_id, lost);
     server.process().kill().await;
     let url = pair.url();
-    let standby = start(&pair.standby).await;
-    pair.fail_over(&standby).await;
+    let survivor = pair.lose_primary().await;
+    let standby = start(&survivor.standby).await;
+    survivor.promote(&standby).await;
 
     let mut second = Server::start_told("second", world.dir(), &url, &folder, &["--after-restore"]).await;
     let client = second.client();
