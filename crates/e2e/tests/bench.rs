@@ -11,8 +11,9 @@ async fn saturation_is_measured_and_every_run_is_accounted_for() {
     let world = World::without_database();
     let json = world.dir().join("w1.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_longtake-bench"));
+    // Three seconds: a backend reports what it did once a second at most, and a shorter window may see nothing of it.
     command
-        .args(["w1", "--in-flight", "64", "--repeats", "1", "--seconds", "1", "--warm-up", "1", "--json"])
+        .args(["w1", "--in-flight", "64", "--repeats", "1", "--seconds", "3", "--warm-up", "1", "--json"])
         .arg(&json);
     let outcome = run(command, Duration::from_secs(180)).await;
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.out, outcome.err);

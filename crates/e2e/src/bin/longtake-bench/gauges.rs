@@ -75,7 +75,8 @@ pub fn memory_of(pid: u32) -> f64 {
     line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or_default() * 1024.0
 }
 
-/// What the database has done so far, all but CPU. Statistics may be a second late.
+/// What the database has done so far, all but CPU. Each backend reports once a second at most: counts (not bytes of WAL) of a
+/// window of five seconds may be off by a fifth.
 pub async fn database(url: &str) -> Result<Spent> {
     let mut connection = PgConnection::connect(url).await.context("a connection for the gauges")?;
     let sql = "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8, wal_records::float8, wal_fpi::float8,
