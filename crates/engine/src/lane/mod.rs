@@ -66,7 +66,8 @@ const THOROUGH: u64 = 6;
 pub struct Config {
     /// Commands that one write takes.
     pub batch_commands: usize,
-    /// So many commands are worth a write of their own while another is under way: fewer wait for its end, and go together.
+    /// So many commands are worth a write of their own while another is under way, and twice as many while two are: fewer wait for
+    /// the end of one, and go together.
     pub ahead_commands: usize,
     /// Writes under way at a time, of different runs.
     pub writes_at_once: usize,
@@ -237,7 +238,7 @@ impl Lane {
     /// Whether another write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.
     fn goes_ahead(&self, now: Timestamp) -> bool {
         self.flights.len() < self.config.writes_at_once
-            && self.waiting_commands() >= self.config.ahead_commands
+            && self.waiting_commands() >= self.config.ahead_commands * self.flights.len()
             && self.batch_runs >= self.config.batch_commands
             && !self.one_by_one
             && self.wake_at() > now
