@@ -42,10 +42,10 @@ pub struct LaneHandle {
     queue: Arc<Queue>,
 }
 
-/// Submits that wait in the lane, as of its last turn, and how many may.
+/// Submits that wait in the lane, as of its last turn, and the bounds.
 struct Queue {
     waiting: AtomicUsize,
-    most: usize,
+    bounds: Config,
 }
 
 /// Tells the lane that a poll's caller went away, unless it was answered.
@@ -97,11 +97,7 @@ impl LaneHandle {
     /// Refuses submits that the lane would refuse, before anything is spent on them: under overload that is most of the work.
     pub fn check_room(&self, submits: usize) -> Result<(), Refused> {
         let waiting = self.queue.waiting.load(Ordering::Relaxed);
-        if waiting > 0 && waiting + submits > self.queue.most {
-            Err(Failure::Overloaded.into())
-        } else {
-            Ok(())
-        }
+        if self.queue.bounds.has_room(waiting, submits) { Ok(()) } else { Err(Failure::Overloaded.into()) }
     }
 
     /// Submits runs: the first to be refused when too much is waiting.
@@ -194,7 +190,7 @@ pub fn lane(
     hubs: Hubs,
 ) -> (LaneHandle, Driver) {
     let (sender, messages) = mpsc::channel(WAITING_CALLS);
-    let queue = Arc::new(Queue { waiting: AtomicUsize::new(0), most: config.waiting_submits });
+    let queue = Arc::new(Queue { waiting: AtomicUsize::new(0), bounds: config.clone() });
     let handle = LaneHandle { messages: sender, tickets: Arc::default(), queue: queue.clone() };
     let worker = |connection| Worker { connection, workflows: workflows.clone() };
     let driver = Driver {

@@ -25,8 +25,7 @@ impl Lane {
     /// Takes a call in.
     pub fn ask(&mut self, ask: Ask, now: Timestamp) {
         let Ask { ticket, commands, sheddable, beat, poll } = ask;
-        let waiting = self.submits.len();
-        if sheddable && waiting > 0 && waiting + commands.len() > self.config.waiting_submits {
+        if sheddable && !self.config.has_room(self.submits.len(), commands.len()) {
             let answers = commands.iter().map(|_| Err(Failure::Overloaded)).collect();
             self.replies.push(Reply { ticket, answers, grants: Vec::new(), session: None });
             return;

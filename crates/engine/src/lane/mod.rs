@@ -101,6 +101,13 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether so many more submits may wait where some do. A batch that is larger than the bound is taken when nothing waits.
+    pub fn has_room(&self, waiting: usize, submits: usize) -> bool {
+        waiting == 0 || waiting + submits <= self.waiting_submits
+    }
+}
+
 /// Source of random bits: a cryptographic one in production, a seeded one in simulation.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
 
@@ -287,7 +294,7 @@ impl Lane {
         timer.min(clocks).min(self.housekeeping_due)
     }
 
-    /// Submits that wait to be decided. More than [`Config::waiting_submits`] are refused.
+    /// Submits that wait to be decided.
     pub fn waiting_submits(&self) -> usize {
         self.submits.len()
     }

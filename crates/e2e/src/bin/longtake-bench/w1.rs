@@ -20,7 +20,7 @@ pub struct Level {
     /// BatchSubmitContent and ReportSteps in place of a call a request and a call a step.
     pub batched: bool,
     /// The executor library in place of bare calls.
-    pub library: bool,
+    pub by_library: bool,
 }
 
 /// A repeat at one level.
@@ -52,10 +52,10 @@ pub struct W1 {
 pub fn levels(most: &[usize]) -> Vec<Level> {
     let mut levels = Vec::new();
     for in_flight in most.iter().copied() {
-        levels.push(Level { in_flight, batched: false, library: false });
+        levels.push(Level { in_flight, batched: false, by_library: false });
         if in_flight >= 64 {
-            levels.push(Level { in_flight, batched: true, library: false });
-            levels.push(Level { in_flight, batched: true, library: true });
+            levels.push(Level { in_flight, batched: true, by_library: false });
+            levels.push(Level { in_flight, batched: true, by_library: true });
         }
     }
     levels
@@ -95,9 +95,9 @@ pub async fn measure(
     window: Duration,
 ) -> Result<(Point, [i64; 5])> {
     let mut scene = stage.scene(1).await?;
-    let Level { in_flight, batched, library } = level;
+    let Level { in_flight, batched, by_library } = level;
     scene.load(Pace::InFlight(in_flight), if batched { (in_flight / 2).clamp(2, 1_000) } else { 1 }).await?;
-    let way = match (library, batched) {
+    let way = match (by_library, batched) {
         // As a fleet that is not full: a step that becomes ready finds a free slot.
         (true, _) => Way::Library(in_flight * 3 / 2),
         (false, true) => Way::Batch(in_flight.div_ceil(100) + 1),
@@ -133,7 +133,7 @@ fn point(level: Level, measured: &Measured) -> Point {
         wal_bytes: spent.wal_bytes / runs,
         wal_records: spent.wal_records / runs,
         commits: spent.commits / runs,
-        calls: (!level.library).then_some(calls / runs),
+        calls: (!level.by_library).then_some(calls / runs),
         hot_share: spent.hot_updates / spent.updates.max(1.0),
     }
 }
@@ -239,7 +239,7 @@ impl W1 {
 
 impl Level {
     pub fn name(self) -> &'static str {
-        match (self.library, self.batched) {
+        match (self.by_library, self.batched) {
             (true, _) => "batch submits, executor library",
             (false, true) => "batches",
             (false, false) => "single",
