@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration as StdDuration;
+use std::time::{Duration as StdDuration, Instant};
 
 use longtake_engine::ids::{LeaseToken, RunId, SessionId};
 use longtake_engine::lane::work::{Committed, Found, Load, Loaded, Work};
@@ -127,7 +127,8 @@ impl LaneHandle {
         let ticket = self.ticket();
         let (sender, mut reply) = oneshot::channel();
         let ask = Ask { ticket, commands: Vec::new(), sheddable: false, beat: None, poll: Some(poll) };
-        self.send(Message::Ask(ask, sender)).await?;
+        // Boxed, so that a poll that is held does not keep room for what it was.
+        Box::pin(self.send(Message::Ask(ask, sender))).await?;
         let mut guard = PollGuard { handle: self, ticket, answered: false };
         let answered = tokio::select! {
             reply = &mut reply => Some(reply),
@@ -137,7 +138,7 @@ impl LaneHandle {
         let reply = match answered {
             Some(reply) => reply,
             None => {
-                self.send(Message::EndPoll { ticket, gone: false }).await?;
+                Box::pin(self.send(Message::EndPoll { ticket, gone: false })).await?;
                 reply.await
             }
         };
@@ -173,7 +174,7 @@ pub struct Driver {
     lane: Lane,
     idle: Vec<Worker>,
     /// Tasks of their own: a batch is encoded while the next one is decided.
-    under_way: JoinSet<(Worker, Done)>,
+    under_way: JoinSet<(Worker, Instant, Done)>,
     clock: Arc<Clock>,
     hubs: Hubs,
     messages: mpsc::Receiver<Message>,
@@ -236,9 +237,9 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(ended) = self.under_way.join_next() => {
-                    let Some((worker, done)) = ended.map_or_else(fell, Some) else { return };
+                    let Some((worker, sent, done)) = ended.map_or_else(fell, Some) else { return };
                     self.idle.push(worker);
-                    self.done(done);
+                    self.done(sent, done);
                 }
                 message = self.messages.recv(), if open => match message {
                     Some(message) => self.take(message),
@@ -249,17 +250,17 @@ impl Driver {
         }
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, sent: Instant, done: Done) {
         match done {
             Done::Loaded(load, loaded) => self.lane.loaded(&load, loaded, self.clock.now()),
             Done::Written(number, outcome, time) => {
-                time.into_iter().for_each(|time| self.clock.sync(time));
+                time.into_iter().for_each(|time| self.clock.sync(time, sent));
                 self.lane.committed(number, outcome, self.clock.now(), &mut rand::random::<u64>);
             }
             Done::Ended(ids, ended) => self.lane.sessions_ended(&ids, &ended, self.clock.now()),
             Done::Forgotten(ids) => self.lane.sessions_forgotten(&ids),
             Done::Found(found, time) => {
-                self.clock.sync(time);
+                self.clock.sync(time, sent);
                 self.lane.found(found);
             }
         }
@@ -312,7 +313,9 @@ enum Done {
 }
 
 impl Worker {
-    async fn work(mut self, work: Work) -> (Worker, Done) {
+    /// Returns when it began, too: no statement of it was sent before.
+    async fn work(mut self, work: Work) -> (Worker, Instant, Done) {
+        let began = Instant::now();
         let done = match work {
             Work::Load(load) => loop {
                 let rows = self.connection.load(&load).await;
@@ -349,12 +352,12 @@ impl Worker {
                 }
             },
         };
-        (self, done)
+        (self, began, done)
     }
 }
 
 /// A work that panicked takes the lane with it: nothing is known of what it did. One that was ended goes with the process.
-fn fell(error: JoinError) -> Option<(Worker, Done)> {
+fn fell(error: JoinError) -> Option<(Worker, Instant, Done)> {
     if let Ok(panic) = error.try_into_panic() {
         std::panic::resume_unwind(panic);
     }

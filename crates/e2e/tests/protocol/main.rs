@@ -7,6 +7,7 @@ mod operators;
 mod polls;
 mod replicas;
 mod reports;
+mod set_clock;
 mod watchers;
 
 use std::time::Duration;

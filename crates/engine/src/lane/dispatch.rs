@@ -34,7 +34,8 @@ pub(super) struct Dispatch {
     queues: BTreeMap<Arc<str>, Queue>,
     /// The queue that a row was last given of.
     served: Option<Arc<str>>,
-    polls: BTreeMap<PollNo, Waiting>,
+    /// Boxed: a tree keeps room for twice what it holds.
+    polls: BTreeMap<PollNo, Box<Waiting>>,
     callers: BTreeMap<Ticket, PollNo>,
     named: BTreeMap<(SessionId, RequestId), PollNo>,
     /// Polls that do not wait.
@@ -123,7 +124,7 @@ impl Dispatch {
         let free = poll.max_steps;
         let waiting =
             Waiting { poll, ticket, arrived, turn, free, reserved: 0, grants: Vec::new(), gone: false };
-        self.polls.insert(number, waiting);
+        self.polls.insert(number, Box::new(waiting));
         self.seat(number);
     }
 
@@ -159,7 +160,7 @@ impl Dispatch {
 
     fn remove(&mut self, number: PollNo) -> Option<Over> {
         self.unseat(number);
-        let Waiting { poll, ticket, grants, gone, .. } = self.polls.remove(&number)?;
+        let Waiting { poll, ticket, grants, gone, .. } = *self.polls.remove(&number)?;
         for name in &poll.queues {
             self.queues.entry(name.clone()).and_modify(|queue| queue.polls -= 1);
         }

@@ -226,6 +226,7 @@ impl Lane {
 
     /// What the driver is to do next; nothing while there is enough under way, or when all is done until [`Lane::wake_at`].
     pub fn next(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
+        self.keep_time(now);
         if std::mem::take(&mut self.untold) {
             self.tell_sessions(now);
         }
@@ -240,6 +241,12 @@ impl Lane {
         self.issued += u64::from(work.is_some());
         self.under_way = work.as_ref().is_some_and(|work| !matches!(work, Work::Write(_)));
         work
+    }
+
+    /// A clock that is set back does not put off what is done every few seconds.
+    fn keep_time(&mut self, now: Timestamp) {
+        self.housekeeping_due = self.housekeeping_due.min(now + self.config.housekeeping);
+        self.clocks_due = self.clocks_due.min(now + self.config.clock_period);
     }
 
     /// Whether another write is worth it: there is much to write, nothing else is due, and no run is suspected of being refused.

@@ -266,8 +266,15 @@ impl World {
         self.note(format_args!("server {server} begins {}", Brief(&work)));
         self.check_together(server, &work);
         let here = &self.servers[server];
-        let doing =
-            Doing { server, life: here.life, replica: here.replica, work, kind: Kind::Fine, done: None };
+        let doing = Doing {
+            server,
+            life: here.life,
+            replica: here.replica,
+            work,
+            sent: self.now,
+            kind: Kind::Fine,
+            done: None,
+        };
         self.put_through(doing);
     }
 

@@ -137,6 +137,19 @@ fn every_seed_holds() {
     assert!(seeds - first < ENOUGH || missing.is_empty(), "never happened: {missing:?}");
 }
 
+/// Rounds and clocks are due every few seconds, whatever the database's clock was set to in between.
+#[test]
+fn a_clock_that_is_set_back_puts_off_nothing() {
+    let (mut lane, mut db) = (Lane::new(Config::default()), Db::new(false));
+    serve(&mut lane, &mut db, world::DAWN, |_, _| ());
+    let earlier = world::DAWN - Duration::from_secs(3600);
+    serve(&mut lane, &mut db, earlier, |_, _| ());
+    let due = earlier + Config::default().housekeeping;
+    assert!(lane.wake_at() <= due, "{:?}", lane.wake_at());
+    let work = lane.next(due, &mut || 0);
+    assert!(matches!(work, Some(Work::Housekeep(_))), "{work:?}");
+}
+
 /// Does all that a lane wants done now, as replica 1. `before` sees each work first.
 fn serve(lane: &mut Lane, db: &mut Db, now: Timestamp, before: fn(&mut Lane, &Work)) {
     let mut rng = rng::Rng::new(1);

@@ -62,6 +62,7 @@ pub struct Doing {
     pub life: u32,
     pub replica: Replica,
     pub work: Work,
+    pub sent: Timestamp,
     pub kind: Kind,
     pub done: Option<Done>,
 }
@@ -95,16 +96,19 @@ pub enum Done {
 struct Clock {
     told: Timestamp,
     told_at: Timestamp,
-    last: Timestamp,
     drift_permille: i64,
 }
 
 impl Clock {
-    fn now(&mut self, now: Timestamp) -> Timestamp {
+    fn now(&self, now: Timestamp) -> Timestamp {
         let since = now.since(self.told_at).0;
-        let here = Timestamp(self.told.0 + since + since * self.drift_permille / 1000);
-        self.last = self.last.max(here);
-        self.last
+        Timestamp(self.told.0 + since + since * self.drift_permille / 1000)
+    }
+
+    /// The database said what time it was at some moment since `sent`. A clock that was fast steps back.
+    fn sync(&mut self, database: Timestamp, sent: Timestamp, now: Timestamp) {
+        self.told = self.now(now).clamp(database, database + now.since(sent));
+        self.told_at = now;
     }
 }
 
@@ -133,7 +137,7 @@ impl Server {
         self.lane = Some(Lane::new(config));
         self.works = 0;
         self.busy = 0;
-        self.clock = Clock { told: now, told_at: now, last: Timestamp::default(), drift_permille };
+        self.clock = Clock { told: now, told_at: now, drift_permille };
     }
 
     /// The process is gone, and all that it knew.
@@ -146,7 +150,7 @@ impl Server {
         std::mem::take(&mut self.callers).into_values().chain(held).collect()
     }
 
-    pub fn now(&mut self, now: Timestamp) -> Timestamp {
+    pub fn now(&self, now: Timestamp) -> Timestamp {
         self.clock.now(now)
     }
 
@@ -168,8 +172,7 @@ impl Server {
     pub fn finish(&mut self, doing: Doing, now: Timestamp) -> Option<Doing> {
         let (Some(done), Some(_)) = (doing.done, &self.lane) else { return None };
         if let Done::Committed(Committed::Done { .. }, time) | Done::Found(_, time) = &done {
-            let told = self.now(now).max(*time);
-            self.clock = Clock { told, told_at: now, ..self.clock };
+            self.clock.sync(*time, doing.sent, now);
         }
         let here = self.now(now);
         let lane = self.lane.as_mut()?;

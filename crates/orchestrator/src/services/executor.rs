@@ -66,6 +66,23 @@ impl Executors {
         Ok(Poll { session, executor, queues, max_steps, request: Some(request), park: false })
     }
 
+    /// A poll by itself, and how long it may be held.
+    fn parked(&self, request: &pb::PollStepsRequest) -> Result<(Poll, StdDuration), Refused> {
+        let mut problems = Problems::default();
+        let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
+        let info = request.executor.as_ref();
+        let executor = executor(&mut problems, info.unwrap_or(&pb::ExecutorInfo::default()));
+        let queues = queues(&mut problems, &request.queues);
+        let max_steps = max_steps(&mut problems, request.max_steps);
+        let wait = problems.span("wait", request.wait.as_ref(), MAX_WAIT);
+        let named: Option<RequestId> =
+            (!request.request_id.is_empty()).then(|| problems.request_id(&request.request_id));
+        problems.finish()?;
+        let park = wait > Duration::ZERO && !self.0.stop.is_cancelled();
+        let poll = Poll { session, executor, queues, max_steps, request: named, park };
+        Ok((poll, if park { wait.to_std() } else { StdDuration::from_secs(1) }))
+    }
+
     /// Asks for reports; the answers come in their order.
     async fn report(
         &self,
@@ -269,22 +286,11 @@ impl ExecutorService for Executors {
         &self,
         request: Request<pb::PollStepsRequest>,
     ) -> Result<Response<pb::PollStepsResponse>, Status> {
-        let request = request.into_inner();
-        let mut problems = Problems::default();
-        let session = SessionId(problems.uuid("session_id", &request.session_id).unwrap_or_default());
-        let executor = executor(&mut problems, &request.executor.unwrap_or_default());
-        let queues = queues(&mut problems, &request.queues);
-        let max_steps = max_steps(&mut problems, request.max_steps);
-        let wait = problems.span("wait", request.wait.as_ref(), MAX_WAIT);
-        let named: Option<RequestId> =
-            (!request.request_id.is_empty()).then(|| problems.request_id(&request.request_id));
-        problems.finish().map_err(Status::from)?;
-        let park = wait > Duration::ZERO && !self.0.stop.is_cancelled();
-        let poll = Poll { session, executor, queues, max_steps, request: named, park };
-        let wait = if park { wait.to_std() } else { StdDuration::from_secs(1) };
+        let (poll, wait) = self.parked(&request.into_inner())?;
         let received = Instant::now();
         let reply = self.0.lane.poll(poll, wait, &self.0.stop).await?;
-        Ok(Response::new(self.poll_response(&reply, received).await))
+        // Boxed, as what a poll that is held does not need yet: there may be ten thousand of them.
+        Ok(Response::new(Box::pin(self.poll_response(&reply, received)).await))
     }
 
     async fn heartbeat_steps(

@@ -1,11 +1,12 @@
 //! What the machine allows: the same Postgres without Longtake, and gRPC without Postgres.
 //!
-//! Four figures, taken with `pgbench` (which is in every PostgreSQL) and with an echo:
+//! Five figures, taken with `pgbench` (which is in every PostgreSQL) and with an echo:
 //!
 //! - **F2**: runs of four steps as the smallest rows that could hold them, 100 runs to a statement, five commits a run;
 //! - **F2h**: the same with our history rows, keys, tokens and sizes;
 //! - **t_commit**: one prepared insert at a time;
-//! - **t_rpc**: one call at a time, with our sizes.
+//! - **t_rpc**: one call at a time, with our sizes;
+//! - **paced**: five such commits and six such calls in a row, as often a second as runs come.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use longtake_e2e::Database;
 use longtake_proto::v1 as pb;
 use longtake_proto::v1::content_service_client::ContentServiceClient;
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use sqlx::{Connection as _, PgConnection};
+use tokio::process::{Child, Command};
+use tonic::transport::Channel;
 
 use crate::gauges;
 use crate::roles::load::Quantiles;
@@ -165,6 +168,30 @@ impl Floors<'_> {
         figure(&said, "latency average = ")
     }
 
+    /// Milliseconds of six calls and five commits one after the other, so many times a second, as the median: the cores, the
+    /// caches and the disk rest between two of them as they do between two runs at that rate.
+    pub async fn paced(&self, per_second: f64, span: Duration) -> Result<f64> {
+        let mut echo = Echo::start().await?;
+        let mut connection = PgConnection::connect(self.database.url()).await?;
+        self.stage.execute(self.database.url(), "truncate c_one").await?;
+        let payload = vec![b'x'; 210];
+        let mut took = Vec::new();
+        let mut due = tokio::time::interval(Duration::from_secs_f64(1.0 / per_second));
+        let began = Instant::now();
+        while began.elapsed() < span {
+            due.tick().await;
+            let started = micros();
+            echo.call().await?;
+            for _ in 0..5 {
+                let insert = sqlx::query("insert into c_one values ($1, now(), $2)");
+                insert.bind(micros()).bind(&payload).execute(&mut connection).await?;
+                echo.call().await?;
+            }
+            took.push(micros() - started);
+        }
+        Ok(Quantiles::of(took).p50)
+    }
+
     async fn pgbench(&self, script: &str, clients: u32, span: Duration, from: i64) -> Result<String> {
         let file = self.stage.dir().join("floor.sql");
         std::fs::write(&file, script)?;
@@ -185,31 +212,51 @@ impl Floors<'_> {
 
 /// Milliseconds of one call after the other to an echo in a process of its own, as the median.
 pub async fn t_rpc(span: Duration) -> Result<f64> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["role", "echo", &format!("\"127.0.0.1:{port}\"")]).kill_on_drop(true);
-    let _echo = command.spawn()?;
-    let mut client = ContentServiceClient::new(channel(&format!("http://127.0.0.1:{port}"))?);
-    let request = pb::SubmitContentRequest {
-        request_id: uuid::Uuid::new_v4().to_string(),
-        student_query: "How do plants turn light into sugar, and what do they do with it at night?"
-            .to_owned(),
-        source_text: "x".repeat(100),
-        ..pb::SubmitContentRequest::default()
-    };
-    let began = Instant::now();
-    while client.submit_content(request.clone()).await.is_err() {
-        ensure!(began.elapsed() < Duration::from_secs(10), "the echo does not answer");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let mut echo = Echo::start().await?;
     let mut took = Vec::new();
     let began = Instant::now();
     while began.elapsed() < span {
         let sent = micros();
-        client.submit_content(request.clone()).await?;
+        echo.call().await?;
         took.push(micros() - sent);
     }
     Ok(Quantiles::of(took).p50)
+}
+
+/// A server in a process of its own that only answers.
+struct Echo {
+    client: ContentServiceClient<Channel>,
+    request: pb::SubmitContentRequest,
+    _process: Child,
+}
+
+impl Echo {
+    async fn start() -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["role", "echo", &format!("\"127.0.0.1:{port}\"")]).kill_on_drop(true);
+        let process = command.spawn()?;
+        let client = ContentServiceClient::new(channel(&format!("http://127.0.0.1:{port}"))?);
+        let request = pb::SubmitContentRequest {
+            request_id: uuid::Uuid::new_v4().to_string(),
+            student_query: "How do plants turn light into sugar, and what do they do with it at night?"
+                .to_owned(),
+            source_text: "x".repeat(100),
+            ..pb::SubmitContentRequest::default()
+        };
+        let mut echo = Self { client, request, _process: process };
+        let began = Instant::now();
+        while echo.call().await.is_err() {
+            ensure!(began.elapsed() < Duration::from_secs(10), "the echo does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(echo)
+    }
+
+    async fn call(&mut self) -> Result<()> {
+        self.client.submit_content(self.request.clone()).await?;
+        Ok(())
+    }
 }
 
 /// The echo's role.

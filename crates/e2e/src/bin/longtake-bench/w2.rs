@@ -21,6 +21,8 @@ pub struct Point {
     pub legs: BTreeMap<String, Quantiles>,
     /// Five commits and six calls, as measured just before.
     pub floor_ms: f64,
+    /// The same in a row at this rate, with pauses as long as between two runs.
+    pub paced_ms: f64,
 }
 
 /// Every rate, as often as asked for; the highest for so long that it has ten thousand samples.
@@ -31,12 +33,17 @@ pub async fn run(stage: &Stage, rates: &[f64], effort: &Effort) -> Result<Vec<Po
         let t_commit = floors.t_commit(effort.floor).await?;
         let floor_ms = 5.0 * t_commit + 6.0 * floor::t_rpc(effort.floor).await?;
         for rate in rates.iter().copied() {
+            let paced_ms = floors.paced(rate, effort.floor.max(Duration::from_secs_f64(20.0 / rate))).await?;
             let mut scene = stage.scene(1).await?;
             let window = window(rate, effort);
             let (latency, legs) = at(&mut scene, rate, effort.warm_up, window).await?;
             scene.complete().await?;
-            eprintln!("repeat {}: {rate}/s: p50 {:.2} ms of {floor_ms:.2} ms", repeat + 1, latency.p50);
-            points.push(Point { per_second: rate, latency, legs, floor_ms });
+            eprintln!(
+                "repeat {}: {rate}/s: p50 {:.2} ms of {floor_ms:.2} ms, {paced_ms:.2} at this pace",
+                repeat + 1,
+                latency.p50
+            );
+            points.push(Point { per_second: rate, latency, legs, floor_ms, paced_ms });
         }
     }
     Ok(points)
@@ -65,7 +72,18 @@ pub async fn at(
 }
 
 pub fn tables(points: &[Point]) -> Vec<Table> {
-    let head = ["runs/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "samples", "floor ms", "p50 of floor"];
+    let head = [
+        "runs/s",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "max ms",
+        "samples",
+        "floor ms",
+        "p50 of floor",
+        "floor at this pace, ms",
+        "p50 of that",
+    ];
     let mut table = Table::new("W2: one run from submit to its last acknowledgement, at low load", &head);
     let mut legs = Table::new("W2 by leg, p50 and p99 in ms", &["runs/s", "leg", "p50", "p99"]);
     let mut rates: Vec<f64> = points.iter().map(|point| point.per_second).collect();
@@ -83,6 +101,8 @@ pub fn tables(points: &[Point]) -> Vec<Table> {
             figure(&|point| point.latency.count as f64).show(0),
             figure(&|point| point.floor_ms).show(2),
             figure(&|point| point.latency.p50 / point.floor_ms).show(2),
+            figure(&|point| point.paced_ms).show(2),
+            figure(&|point| point.latency.p50 / point.paced_ms).show(2),
         ]);
         for name in at().next().into_iter().flat_map(|point| point.legs.keys()) {
             let leg = |of: &dyn Fn(&Quantiles) -> f64| {
