@@ -3,6 +3,18 @@
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use url::Url;
 
+/// Makes PostgreSQL's clock settable for those who connect from then on: `settable.forward` says by how much it is off. Names are
+/// looked for in PostgreSQL's own schema first, unless the search path names that later.
+pub const SETTABLE_CLOCK: &str = "
+    create schema settable;
+    create table settable.forward (by interval not null);
+    insert into settable.forward values ('0');
+    create function settable.clock_timestamp() returns timestamptz language sql volatile
+        as 'select pg_catalog.clock_timestamp() + by from settable.forward';
+    do $$ begin
+        execute format('alter database %I set search_path = public, settable, pg_catalog', current_database());
+    end $$";
+
 /// A database that is gone when this is dropped.
 #[derive(Debug)]
 pub struct Database {

@@ -30,7 +30,7 @@ mod spy;
 mod world;
 
 pub use client::{Client, Refusal};
-pub use database::Database;
+pub use database::{Database, SETTABLE_CLOCK};
 pub use definitions::{content_with_short_leases, definitions, shipped_definitions};
 pub use eventually::{eventually, pass};
 pub use executor::Executor;

@@ -12,6 +12,7 @@ pub mod errors;
 mod http;
 pub mod hub;
 pub mod lane;
+pub mod page;
 mod retention;
 mod serve;
 pub mod services;

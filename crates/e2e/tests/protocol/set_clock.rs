@@ -2,27 +2,18 @@
 
 use std::time::Duration;
 
-use longtake_e2e::{Database, Hand, Server, World, causes, definitions, eventually, pass, step};
+use longtake_e2e::{
+    Database, Hand, SETTABLE_CLOCK, Server, World, causes, definitions, eventually, pass, step,
+};
 use longtake_proto::v1::{Reason, attempt::Cause};
 use serde_json::json;
 use sqlx::Executor as _;
 
 use super::{SOON, TIGHT};
 
-/// A `clock_timestamp()` that can be set. Names are looked for in PostgreSQL's own schema first, unless that is named later.
-const SETTABLE: &str = "
-    create schema settable;
-    create table settable.forward (by interval not null);
-    insert into settable.forward values ('0');
-    create function settable.clock_timestamp() returns timestamptz language sql volatile
-        as 'select pg_catalog.clock_timestamp() + by from settable.forward';
-    do $$ begin
-        execute format('alter database %I set search_path = public, settable, pg_catalog', current_database());
-    end $$;";
-
 async fn world() -> (World, Server) {
     let world = World::new().await;
-    world.database().connect().await.execute(SETTABLE).await.expect("a clock that can be set");
+    world.database().connect().await.execute(SETTABLE_CLOCK).await.expect("a clock that can be set");
     let folder = definitions(world.folder("definitions"), &[("tight", TIGHT)]);
     let server = world.server_with(&folder).await;
     (world, server)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use longtake_engine::definition::{Modality, Workflow};
 use longtake_engine::ids::RunId;
 use longtake_engine::run::{NewRun, StepState};
+use longtake_engine::time::Timestamp;
 use longtake_proto::v1::content_service_server::ContentService;
 use longtake_proto::v1::{self as pb, Reason};
 use serde_json::{Map, Value, json};
@@ -31,6 +32,47 @@ pub(crate) const TENANT: &str = "default";
 #[derive(Clone)]
 pub struct Content(pub Shared);
 
+/// A request within every bound that is the same for all workflows.
+#[derive(Debug)]
+pub struct Checked {
+    /// The run's.
+    pub id: RunId,
+    /// What the steps are given.
+    pub input: Value,
+    /// What must exist in the end; never empty.
+    pub requested: Vec<Modality>,
+    /// The one of them to show first.
+    pub preferred: Modality,
+    /// For filters.
+    pub labels: BTreeMap<String, String>,
+    /// In the future.
+    pub deadline: Option<Timestamp>,
+}
+
+/// Checks a request at `now` by itself.
+pub fn check_content(request: &pb::SubmitContentRequest, now: Timestamp) -> Result<Checked, Refused> {
+    let mut problems = Problems::default();
+    let id = RunId(problems.request_id(&request.request_id).0);
+    problems.text("student_id", &request.student_id, 1, 200);
+    problems.text("student_query", &request.student_query, 5, 500);
+    problems.text("interest", &request.interest, 0, 100);
+    problems.text("source_text", &request.source_text, 0, INPUT_BYTES);
+    if let Some(grade) = request.grade_level {
+        problems.check((1..=12).contains(&grade), "grade_level", "must be between 1 and 12");
+    }
+    problems.priority(request.priority);
+    let labels = problems.labels(request.labels.clone());
+    let deadline = problems.deadline(request.deadline.as_ref(), now);
+    let (requested, preferred) = modalities(&mut problems, request);
+    let input = input(request, &requested, preferred);
+    let size = input.to_string().len();
+    if size > INPUT_BYTES {
+        problems.add("source_text", format!("the request must be at most {INPUT_BYTES} bytes, has {size}"));
+    }
+    problems.finish()?;
+    Ok(Checked { id, input, requested, preferred, labels, deadline })
+}
+
 /// A request that passed every check.
 struct Accepted {
     workflow: Arc<Workflow>,
@@ -44,7 +86,7 @@ struct Accepted {
 impl Content {
     fn accept(
         &self,
-        mut request: pb::SubmitContentRequest,
+        request: &pb::SubmitContentRequest,
         trace: &BTreeMap<String, String>,
     ) -> Result<Accepted, Refused> {
         let workflow = self.0.workflows.current(WORKFLOW).ok_or_else(|| {
@@ -53,44 +95,25 @@ impl Content {
                 "this server has no workflow named content: start it with one",
             )
         })?;
-        let content_hash = content_hash(&request);
-        let mut problems = Problems::default();
-        let id = RunId(problems.request_id(&request.request_id).0);
-        problems.text("student_id", &request.student_id, 1, 200);
-        problems.text("student_query", &request.student_query, 5, 500);
-        problems.text("interest", &request.interest, 0, 100);
-        problems.text("source_text", &request.source_text, 0, INPUT_BYTES);
-        if let Some(grade) = request.grade_level {
-            problems.check((1..=12).contains(&grade), "grade_level", "must be between 1 and 12");
-        }
-        problems.priority(request.priority);
-        let labels = problems.labels(std::mem::take(&mut request.labels));
-        let deadline = problems.deadline(request.deadline.as_ref(), self.0.now());
-        let (requested, preferred) = modalities(&mut problems, &request);
-        let input = input(&request, &requested, preferred);
-        let size = input.to_string().len();
-        if size > INPUT_BYTES {
-            problems
-                .add("source_text", format!("the request must be at most {INPUT_BYTES} bytes, has {size}"));
-        }
-        problems.finish()?;
-        check_produced(&workflow, &requested)?;
+        let checked = check_content(request, self.0.now())?;
+        check_produced(&workflow, &checked.requested)?;
+        let given = !request.request_id.is_empty() || !request.validate_only;
+        let shown_id = if given { checked.id.to_string() } else { String::new() };
         let run = NewRun {
-            id,
+            id: checked.id,
             tenant: TENANT.to_owned(),
             version: workflow.version,
-            when: answer_when(&workflow, &input),
-            input: Arc::new(input),
-            requested,
-            labels,
+            when: answer_when(&workflow, &checked.input),
+            input: Arc::new(checked.input),
+            requested: checked.requested,
+            labels: checked.labels,
             priority: request.priority,
-            deadline,
-            content_hash,
+            deadline: checked.deadline,
+            content_hash: content_hash(request),
             trace: trace.clone(),
         };
-        let given = !request.request_id.is_empty() || !request.validate_only;
-        let shown_id = if given { id.to_string() } else { String::new() };
-        Ok(Accepted { workflow, run, preferred, validate_only: request.validate_only, shown_id })
+        let (preferred, validate_only) = (checked.preferred, request.validate_only);
+        Ok(Accepted { workflow, run, preferred, validate_only, shown_id })
     }
 
     async fn submit(
@@ -101,7 +124,7 @@ impl Content {
         if requests.iter().any(|request| !request.validate_only) {
             self.0.lane.check_room(requests.len())?;
         }
-        let accepted: Vec<_> = requests.into_iter().map(|request| self.accept(request, trace)).collect();
+        let accepted: Vec<_> = requests.iter().map(|request| self.accept(request, trace)).collect();
         let real = accepted.iter().flatten().filter(|accepted| !accepted.validate_only);
         let runs: Vec<_> = real.map(|accepted| (accepted.workflow.clone(), accepted.run.clone())).collect();
         let created = if runs.is_empty() { Vec::new() } else { self.0.create(runs).await? };

@@ -28,7 +28,7 @@ use crate::lane::{Hubs, LaneHandle};
 use crate::stored::{self, ReadRun};
 use crate::workflows::Workflows;
 
-pub use content::Content;
+pub use content::{Checked, Content, check_content};
 pub use executor::Executors;
 pub use run::Runs;
 pub use workflow::WorkflowCatalog;
@@ -92,10 +92,6 @@ fn run_unknown(id: RunId) -> Refused {
         Reason::RunUnknown,
         format!("run {id} does not exist: check the id, or list runs with ListRuns"),
     )
-}
-
-fn page_token_invalid(why: &str) -> Refused {
-    Refused::field(Reason::PageTokenInvalid, "page_token", why)
 }
 
 /// Refuses modalities that no step of the workflow makes.

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use longtake_engine::definition::{Version, Workflow};
 use longtake_engine::ids::RunId;
 use longtake_engine::run::NewRun;
@@ -17,13 +15,14 @@ use tonic::{Request, Response, Status};
 
 use crate::codec::{self, Detail};
 use crate::errors::Refused;
+use crate::page;
 use crate::stored;
 use crate::telemetry::trace_of;
 use crate::validate::{self, INPUT_BYTES, Problems};
 
 use super::content::TENANT;
 use super::watch::WatchStream;
-use super::{Shared, answer_when, check_produced, page_token_invalid};
+use super::{Shared, answer_when, check_produced};
 
 /// The service.
 #[derive(Clone)]
@@ -122,7 +121,7 @@ impl Runs {
         let created_after = time(&mut problems, "created_after", request.created_after.as_ref());
         let created_before = time(&mut problems, "created_before", request.created_before.as_ref());
         problems.finish()?;
-        let before = page_start(&request.page_token, &filter_hash)?;
+        let before = page::start(&request.page_token, &filter_hash)?;
         let workflow = Some(request.workflow).filter(|name| !name.is_empty());
         let filter =
             ListFilter { workflow, states, labels, created_after, created_before, before, limit: limit + 1 };
@@ -143,7 +142,7 @@ impl Runs {
             .map(|found| codec::run_to_proto(&found.workflow, &found.run, &found.progress, Detail::Summary));
         let runs = runs.collect();
         let next_page_token = match last.filter(|_| more) {
-            Some(last) => page_token(last.0, &filter_hash),
+            Some(last) => page::token(last.0, &filter_hash),
             None => String::new(),
         };
         Ok(pb::ListRunsResponse { runs, next_page_token })
@@ -156,14 +155,14 @@ impl Runs {
         problems.check(request.after_event >= 0, "after_event", "must not be negative");
         problems.finish()?;
         let filter_hash = id.to_string();
-        let after = page_start(&request.page_token, &filter_hash)?.unwrap_or(request.after_event);
+        let after = page::start(&request.page_token, &filter_hash)?.unwrap_or(request.after_event);
         let mut events = stored::read_events(&self.0.reads, id, after, limit + 1)
             .await?
             .ok_or_else(|| super::run_unknown(id))?;
         let more = events.len() > limit;
         events.truncate(limit);
         let next_page_token = match events.last().filter(|_| more) {
-            Some(last) => page_token(last.number, &filter_hash),
+            Some(last) => page::token(last.number, &filter_hash),
             None => String::new(),
         };
         Ok(pb::ListRunEventsResponse { events, next_page_token })
@@ -179,28 +178,6 @@ fn time(
     let parsed = codec::time_from(time);
     problems.check(parsed.is_some(), field, "is not a valid time");
     parsed
-}
-
-/// A token names where the page before ended, and for which filters it is good.
-fn page_token(last: i64, filters: &str) -> String {
-    let digest = Sha256::digest(filters);
-    let mut bytes = last.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&digest[..8]);
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn page_start(token: &str, filters: &str) -> Result<Option<i64>, Refused> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let foreign =
-        || page_token_invalid("is not one of this list with these filters: start again without one");
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| foreign())?;
-    let (last, digest) = bytes.split_first_chunk::<8>().ok_or_else(foreign)?;
-    if *digest != Sha256::digest(filters)[..8] {
-        return Err(foreign());
-    }
-    Ok(Some(i64::from_be_bytes(*last)))
 }
 
 fn filter_hash(request: &pb::ListRunsRequest) -> String {

@@ -8,9 +8,10 @@ use tonic::{Request, Response, Status};
 
 use crate::codec;
 use crate::errors::Refused;
+use crate::page;
 use crate::validate::Problems;
 
-use super::{Shared, page_token_invalid};
+use super::Shared;
 
 /// The service.
 #[derive(Clone)]
@@ -49,7 +50,7 @@ impl WorkflowService for WorkflowCatalog {
         let known = request.page_token.is_empty()
             || all.iter().any(|(workflow, _)| workflow.name == request.page_token);
         if !known {
-            return Err(page_token_invalid("is not one of this list: start again without one").into());
+            return Err(page::invalid("is not one of this list: start again without one").into());
         }
         let rest = all.iter().filter(|(workflow, _)| workflow.name > request.page_token);
         let page: Vec<_> =

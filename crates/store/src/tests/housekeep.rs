@@ -181,3 +181,26 @@ async fn what_needs_looking_after_is_said_until_it_does_not() {
     client.lane.forget_sessions(&[over]).await.unwrap();
     assert_eq!(round(&mut client, false).await.len(), 0);
 }
+
+/// Open runs that are close together are gone through in one go, others one by one.
+#[tokio::test]
+async fn leases_are_found_however_far_apart_open_runs_are() {
+    for apart in [1_i64, 100] {
+        let database = Database::new().await;
+        let workflow = database.workflow(1).await;
+        let mut client = database.lane().await;
+        let mut expected = BTreeSet::new();
+        for number in 0..7 {
+            let (mut model, holder) = (Model::new(&workflow), session());
+            model.create(START);
+            if number % 2 == 0 {
+                model.lease(0, holder, START);
+                expected.insert((holder, true, vec![model.id]));
+            }
+            client.commit(&mut [&mut model]).await;
+            let sql = "select setval('run_no', last_value + $1 - 1, is_called) from run_no";
+            sqlx::query(sql).bind(apart).execute(database.store.pool()).await.unwrap();
+        }
+        assert_eq!(said(&round(&mut client, true).await), expected, "{apart} apart");
+    }
+}

@@ -35,7 +35,7 @@ const BATCH: usize = 50;
 pub async fn run(stage: &Stage, effort: &Effort) -> Result<Vec<Stretch>> {
     let definitions = with_definition(stage, "hold", HOLD)?;
     let mut scene = stage.scene_with(1, &definitions).await?;
-    let best = w4::w1(&mut scene, effort).await?;
+    let best = w4::w1(&mut scene, effort).await?.median;
     let mut holders = w3::hold(&mut scene, HELD).await?;
     let mut stretches = Vec::new();
     for (what, share) in [("half", 0.5), ("five times", 5.0), ("half again", 0.5)] {

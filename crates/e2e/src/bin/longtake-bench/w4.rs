@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::Effort;
-use crate::report::Table;
+use crate::report::{Figure, Table};
 use crate::roles::executors::Way;
 use crate::roles::load::{Pace, Seen};
 use crate::stage::{Scene, Stage, create_runs, with_definition};
@@ -21,8 +21,8 @@ pub struct W4 {
     /// Runs that were left, and runs a second that ended then.
     pub drain: Vec<(usize, f64)>,
     /// W1 without and with so many steps waiting on another queue.
-    pub without: f64,
-    pub with: f64,
+    pub without: Figure,
+    pub with: Figure,
 }
 
 const IN_FLIGHT: usize = 256;
@@ -66,7 +66,7 @@ async fn drain(stage: &Stage, backlog: usize) -> Result<W4> {
 }
 
 /// The rate of W1 on this scene, with batches.
-pub async fn w1(scene: &mut Scene<'_>, effort: &Effort) -> Result<f64> {
+pub async fn w1(scene: &mut Scene<'_>, effort: &Effort) -> Result<Figure> {
     let mut rates = Vec::new();
     for _ in 0..effort.repeats {
         scene.load(Pace::InFlight(IN_FLIGHT), IN_FLIGHT / 2).await?;
@@ -76,7 +76,7 @@ pub async fn w1(scene: &mut Scene<'_>, effort: &Effort) -> Result<f64> {
         rates.push(measured.seen.done as f64 / measured.seen.seconds);
     }
     scene.complete().await?;
-    Ok(crate::report::Figure::of(rates).median)
+    Ok(Figure::of(rates))
 }
 
 pub fn tables(w4: &W4) -> Vec<Table> {
@@ -89,10 +89,10 @@ pub fn tables(w4: &W4) -> Vec<Table> {
     for (left, rate) in [w4.backlog, w4.backlog / 2, w4.backlog / 20].into_iter().filter_map(near) {
         table.row([format!("draining, {left} left"), format!("{rate:.0}")]);
     }
-    table.row(["W1 (256 in flight, batches) beside an empty queue".to_owned(), format!("{:.0}", w4.without)]);
+    table.row(["W1 (256 in flight, batches) beside an empty queue".to_owned(), w4.without.show(0)]);
     table.row([
         format!("W1 beside {} steps that nobody takes", w4.backlog),
-        format!("{:.0} ({:.2} of that)", w4.with, w4.with / w4.without),
+        format!("{}; {:.2} of that", w4.with.show(0), w4.with.median / w4.without.median),
     ]);
     vec![table]
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::Effort;
-use crate::report::Table;
+use crate::report::{Figure, Table};
 use crate::stage::{Scene, Stage};
 use crate::w4;
 
@@ -14,7 +14,7 @@ pub struct Point {
     pub finished: usize,
     /// Whether retention was removing them meanwhile.
     pub removing: bool,
-    pub runs_per_second: f64,
+    pub runs_per_second: Figure,
     pub gib: f64,
 }
 
@@ -47,7 +47,7 @@ async fn point(scene: &mut Scene<'_>, finished: usize, removing: bool, effort: &
     let gib = scene.stage.number(&url, size).await?;
     let left = scene.stage.number(&url, old).await?;
     ensure!(!removing || (1.0..before).contains(&left), "{left} of {before} are left: nothing was measured");
-    eprintln!("{finished} finished: {runs_per_second:.0} runs/s, {gib:.1} GiB, {left} left");
+    eprintln!("{finished} finished: {} runs/s, {gib:.1} GiB, {left} left", runs_per_second.show(0));
     Ok(Point { finished, removing, runs_per_second, gib })
 }
 
@@ -58,8 +58,8 @@ pub fn tables(points: &[Point]) -> Vec<Table> {
         table.row([
             format!("{}{}", point.finished, if point.removing { ", being removed" } else { "" }),
             format!("{:.1}", point.gib),
-            format!("{:.0}", point.runs_per_second),
-            format!("{:.2}", point.runs_per_second / points[0].runs_per_second),
+            point.runs_per_second.show(0),
+            format!("{:.2}", point.runs_per_second.median / points[0].runs_per_second.median),
         ]);
     }
     vec![table]

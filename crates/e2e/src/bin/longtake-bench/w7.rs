@@ -21,7 +21,7 @@ pub async fn run(stage: &Stage, many: &[usize], effort: &Effort) -> Result<Vec<P
         for servers in many.iter().copied() {
             let mut scene = stage.scene(servers).await?;
             let once = Effort { repeats: 1, ..*effort };
-            let runs_per_second = w4::w1(&mut scene, &once).await?;
+            let runs_per_second = w4::w1(&mut scene, &once).await?.median;
             eprintln!("{servers} servers: {runs_per_second:.0} runs/s");
             points.push(Point { servers, runs_per_second });
         }

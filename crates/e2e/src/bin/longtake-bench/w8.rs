@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Connection as _, Executor as _};
 
 use crate::Effort;
-use crate::report::Table;
+use crate::report::{Figure, Table};
 use crate::roles::executors::Way;
 use crate::roles::load::{Pace, Quantiles};
 use crate::stage::Stage;
@@ -28,14 +28,14 @@ pub struct W8 {
     pub offered: f64,
     pub stretches: Vec<Stretch>,
     /// The most that it does: before, and once the transaction has ended.
-    pub knee_before: f64,
-    pub knee_after: f64,
+    pub knee_before: Figure,
+    pub knee_after: Figure,
 }
 
 pub async fn run(stage: &Stage, minutes: u64, effort: &Effort) -> Result<W8> {
     let mut scene = stage.scene(1).await?;
     let knee_before = w4::w1(&mut scene, effort).await?;
-    let offered = (knee_before / 2.0).round();
+    let offered = (knee_before.median / 2.0).round();
     scene.load(Pace::PerSecond(offered), 20).await?;
     scene.executors(Way::Batch(4), false).await?;
     scene.order("go").await?;
@@ -83,10 +83,11 @@ pub fn tables(w8: &W8) -> Vec<Table> {
             format!("{:.0}", stretch.dead_rows),
         ]);
     }
-    let ratio = w8.knee_after / w8.knee_before;
+    let ratio = w8.knee_after.median / w8.knee_before.median;
     table.note(format!(
-        "W1 at its knee: {:.0} runs/s before, {:.0} after ({ratio:.2}).",
-        w8.knee_before, w8.knee_after
+        "W1 at its knee: {} runs/s before, {} after ({ratio:.2}).",
+        w8.knee_before.show(0),
+        w8.knee_after.show(0)
     ));
     vec![table]
 }

@@ -170,7 +170,7 @@ async fn database(stage: &Stage, chance: &mut Chance) -> Result<()> {
     tokio::time::sleep(chance.millis(1_000, 5_000)).await;
     let from = micros();
     // While PostgreSQL is started again by this lane, nobody else does anything to it.
-    match ROUND.fetch_add(1, Ordering::Relaxed) % 8 {
+    match ROUND.fetch_add(1, Ordering::Relaxed) % 9 {
         0 | 2 | 6 => {
             stage.restart_postgres(chance.millis(0, 1_000)).await?;
             stage.note("kill_postgres", "postgres", from);
@@ -201,6 +201,12 @@ async fn database(stage: &Stage, chance: &mut Chance) -> Result<()> {
         7 => {
             stage.exhaust_connections(chance.millis(300, 3_000)).await?;
             stage.note("connections_exhausted", "postgres", from);
+        }
+        8 => {
+            // More than a heartbeat timeout, so that sessions end by it.
+            let by = if chance.permille(500) { 5 } else { -5 };
+            stage.set_clock(by, chance.millis(300, 4_000)).await?;
+            stage.note("set_clock", "postgres", from);
         }
         _ => {
             stage.execute("alter system set default_transaction_read_only = on").await?;

@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 use longtake::postgres::{PostgresOptions, PrivatePostgres};
-use longtake_e2e::{binary, definitions, free_port};
+use longtake_e2e::{SETTABLE_CLOCK, binary, definitions, free_port};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -125,6 +125,7 @@ impl Stage {
             client_urls,
             dir,
         };
+        stage.execute(SETTABLE_CLOCK).await?;
         // One after the other: the first one makes the schema.
         for server in &stage.servers {
             server.member.lock().await.start().await?;
@@ -211,6 +212,15 @@ impl Stage {
         for connection in held {
             connection.close().await?;
         }
+        Ok(())
+    }
+
+    /// PostgreSQL's clock is off by so many seconds for a while, then right again. It is over when what was timed by it is.
+    pub async fn set_clock(&self, by: i64, span: std::time::Duration) -> Result<()> {
+        self.execute(&format!("update settable.forward set by = '{by} s'")).await?;
+        tokio::time::sleep(span).await;
+        self.execute("update settable.forward set by = '0'").await?;
+        tokio::time::sleep(std::time::Duration::from_secs(by.unsigned_abs())).await;
         Ok(())
     }
 
