@@ -18,6 +18,7 @@ use longtake_engine::definition::Workflow;
 use longtake_engine::ids::{LeaseToken, RequestId, RunId, SessionId, StepNo};
 use longtake_engine::lane::work::{HotRow, Load};
 use longtake_engine::lane::{Asked, Failure, Poll};
+use longtake_engine::money::Money;
 use longtake_engine::rows::Rows;
 use longtake_engine::run::{CheckpointData, NewRun, Outcome, Output, Run, RunState, StepError, StepState};
 use longtake_engine::time::{Duration, Timestamp};
@@ -320,17 +321,18 @@ impl Followed {
             data: Arc::new(CheckpointData { data: json!({"at": last}), artifacts: Vec::new() }),
         });
         let jitter = self.dice.random();
+        let cost = self.dice.random_bool(0.5).then(|| Money(self.dice.random_range(0..1_000_000)));
         let report = match self.dice.random_range(0..8) {
             0 => {
                 let retryable = self.dice.random_bool(0.8);
                 let (code, message) = ("TEST".to_owned(), "it was to fail".to_owned());
                 let error = StepError { code, message, retryable, details: Value::Null };
-                Report::Fail { error, retry_after: None, checkpoint, cost: None, jitter }
+                Report::Fail { error, retry_after: None, checkpoint, cost, jitter }
             }
-            1 => Report::Yield { reason: "it was to yield".to_owned(), checkpoint, cost: None, jitter },
+            1 => Report::Yield { reason: "it was to yield".to_owned(), checkpoint, cost, jitter },
             2 | 3 => {
                 let data = Arc::new(json!({"wanted": self.dice.random_bool(0.7)}));
-                Report::Complete { output: Output { data, artifacts: Arc::new([]) }, cost: None }
+                Report::Complete { output: Output { data, artifacts: Arc::new([]) }, cost }
             }
             _ => Report::Heartbeat { checkpoint },
         };
