@@ -3,20 +3,34 @@
 use std::time::Duration;
 
 use longtake_e2e::{
-    Database, Hand, SETTABLE_CLOCK, Server, World, causes, definitions, eventually, pass, step,
+    Client, Database, Hand, SETTABLE_CLOCK, Server, World, causes, definitions, eventually, pass, step,
 };
-use longtake_proto::v1::{Reason, attempt::Cause};
+use longtake_proto::v1::{Reason, StepLease, attempt::Cause};
 use serde_json::json;
 use sqlx::Executor as _;
 
 use super::{SOON, TIGHT};
 
-async fn world() -> (World, Server) {
+/// A run whose step a hand works on.
+struct Begun {
+    world: World,
+    _server: Server,
+    client: Client,
+    run_id: String,
+    hand: Hand,
+    lease: StepLease,
+}
+
+async fn begin() -> Begun {
     let world = World::new().await;
     world.database().connect().await.execute(SETTABLE_CLOCK).await.expect("a clock that can be set");
     let folder = definitions(world.folder("definitions"), &[("tight", TIGHT)]);
     let server = world.server_with(&folder).await;
-    (world, server)
+    let client = server.client();
+    let run_id = client.create("tight", json!({})).await;
+    let hand = Hand::new(&client, "hand", &["work"]);
+    let lease = hand.take().await;
+    Begun { world, _server: server, client, run_id, hand, lease }
 }
 
 async fn set(database: &Database, forward: &str) {
@@ -25,7 +39,7 @@ async fn set(database: &Database, forward: &str) {
 }
 
 /// Heartbeats until one is refused, or the time is over. Returns why.
-async fn beat_for(span: Duration, hand: &Hand, lease: &longtake_proto::v1::StepLease) -> Reason {
+async fn beat_for(span: Duration, hand: &Hand, lease: &StepLease) -> Reason {
     let began = std::time::Instant::now();
     eventually(span * 2, async || {
         let reason = hand.beat(lease).await.verdict.unwrap_or_default().reason();
@@ -37,11 +51,7 @@ async fn beat_for(span: Duration, hand: &Hand, lease: &longtake_proto::v1::StepL
 
 #[tokio::test]
 async fn a_clock_that_is_set_back_disturbs_nobody_who_is_alive() {
-    let (world, server) = world().await;
-    let client = server.client();
-    let run_id = client.create("tight", json!({})).await;
-    let hand = Hand::new(&client, "hand", &["work"]);
-    let lease = hand.take().await;
+    let Begun { world, _server, client, run_id, hand, lease } = begin().await;
     set(world.database(), "-1 hour").await;
     // Three times the step's heartbeat timeout, and two rounds of the server's own look at the database.
     assert_eq!(beat_for(Duration::from_secs(11), &hand, &lease).await, Reason::Unspecified);
@@ -64,11 +74,7 @@ async fn a_clock_that_is_set_back_disturbs_nobody_who_is_alive() {
 /// What was to last until then is over: as after a silence, work goes on with another attempt.
 #[tokio::test]
 async fn a_clock_that_is_set_forward_costs_an_attempt_at_most() {
-    let (world, server) = world().await;
-    let client = server.client();
-    let run_id = client.create("tight", json!({})).await;
-    let hand = Hand::new(&client, "hand", &["work"]);
-    let lease = hand.take().await;
+    let Begun { world, _server, client, run_id, hand, lease } = begin().await;
     hand.checkpoint(&lease, Hand::at(1, 1, 9)).await;
     set(world.database(), "1 hour").await;
     let lease = match beat_for(Duration::from_secs(11), &hand, &lease).await {

@@ -33,24 +33,23 @@ pub(crate) const TENANT: &str = "default";
 pub struct Content(pub Shared);
 
 /// A request within every bound that is the same for all workflows.
-#[derive(Debug)]
-pub struct Checked {
+struct Checked {
     /// The run's.
-    pub id: RunId,
+    id: RunId,
     /// What the steps are given.
-    pub input: Value,
+    input: Value,
     /// What must exist in the end; never empty.
-    pub requested: Vec<Modality>,
+    requested: Vec<Modality>,
     /// The one of them to show first.
-    pub preferred: Modality,
+    preferred: Modality,
     /// For filters.
-    pub labels: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     /// In the future.
-    pub deadline: Option<Timestamp>,
+    deadline: Option<Timestamp>,
 }
 
 /// Checks a request at `now` by itself.
-pub fn check_content(request: &pb::SubmitContentRequest, now: Timestamp) -> Result<Checked, Refused> {
+fn check(request: &pb::SubmitContentRequest, now: Timestamp) -> Result<Checked, Refused> {
     let mut problems = Problems::default();
     let id = RunId(problems.request_id(&request.request_id).0);
     problems.text("student_id", &request.student_id, 1, 200);
@@ -95,7 +94,7 @@ impl Content {
                 "this server has no workflow named content: start it with one",
             )
         })?;
-        let checked = check_content(request, self.0.now())?;
+        let checked = check(request, self.0.now())?;
         check_produced(&workflow, &checked.requested)?;
         let given = !request.request_id.is_empty() || !request.validate_only;
         let shown_id = if given { checked.id.to_string() } else { String::new() };

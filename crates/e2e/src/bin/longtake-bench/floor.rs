@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use longtake_e2e::Database;
+use longtake_e2e::{Database, eventually};
 use longtake_proto::v1 as pb;
 use longtake_proto::v1::content_service_client::ContentServiceClient;
 use serde::{Deserialize, Serialize};
@@ -245,11 +245,8 @@ impl Echo {
             ..pb::SubmitContentRequest::default()
         };
         let mut echo = Self { client, request, _process: process };
-        let began = Instant::now();
-        while echo.call().await.is_err() {
-            ensure!(began.elapsed() < Duration::from_secs(10), "the echo does not answer");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let answered = async || echo.call().await.map_err(|error| error.to_string());
+        eventually(Duration::from_secs(10), answered).await;
         Ok(echo)
     }
 
