@@ -1,5 +1,6 @@
 //! `longtake dev` as a process: what it is told is so, what dies is started again, and one Ctrl-C stops all of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use longtake_e2e::{
@@ -18,6 +19,16 @@ fn lives(said: &str, part: &str) -> Vec<u32> {
     let told =
         said.lines().filter_map(|line| line.strip_prefix(part)?.strip_prefix(" is process ")?.parse().ok());
     told.collect()
+}
+
+/// The command line of a process that runs. It has none for a moment when it has just been started.
+async fn line_of(pid: u32, folder: &Path) -> String {
+    eventually(SOON, async || {
+        let running = processes_that_name(folder);
+        let line = running.into_iter().find(|(running, _)| *running == pid);
+        line.map(|(_, line)| line).ok_or_else(|| format!("process {pid} is not among those that run"))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -50,10 +61,8 @@ async fn the_stack_is_as_it_was_told_restarts_what_dies_and_leaves_nothing() {
     let listed = client.workflows().list_workflows(v1::ListWorkflowsRequest::default()).await;
     let listed = listed.expect("listed").into_inner().workflows;
     assert_eq!(listed.iter().map(|workflow| workflow.name.as_str()).collect::<Vec<_>>(), ["only"]);
-    let running = processes_that_name(world.dir());
     for queue in ["script", "audio", "video", "finalize"] {
-        let pid = *lives(&said, queue).last().expect("it was started");
-        let (_, line) = running.iter().find(|(running, _)| *running == pid).expect("it runs");
+        let line = line_of(*lives(&said, queue).last().expect("it was started"), world.dir()).await;
         for part in [&format!("--queues={queue}"), "--slots=3", &format!("--server=http://127.0.0.1:{grpc}")]
         {
             assert!(line.contains(part), "{part} is not in {line}");
@@ -72,7 +81,7 @@ async fn the_stack_is_as_it_was_told_restarts_what_dies_and_leaves_nothing() {
     })
     .await;
     assert_ne!(next, killed);
-    assert!(processes_that_name(world.dir()).iter().any(|(pid, _)| *pid == next), "it runs");
+    line_of(next, world.dir()).await;
 
     let pid = i32::try_from(dev.pid()).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, rustix::process::Signal::INT).expect("it runs");
