@@ -2,13 +2,13 @@
 //!
 //! The driver is a task of its own: a caller that goes away cancels its wait, never a statement under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration as StdDuration, Instant};
 
 use longtake_engine::ids::{LeaseToken, RunId, SessionId};
-use longtake_engine::lane::work::{Committed, Found, Load, Loaded, Work};
+use longtake_engine::lane::work::{Committed, Found, Load, Loaded, Over, Work};
 use longtake_engine::lane::{Ask, Asked, Beat, Config, Failure, Inspection, Lane, Poll, Reply, Ticket};
 use longtake_engine::time::{Duration, Timestamp};
 use longtake_store::LaneConnection;
@@ -257,8 +257,8 @@ impl Driver {
                 time.into_iter().for_each(|time| self.clock.sync(time, sent));
                 self.lane.committed(number, outcome, self.clock.now(), &mut rand::random::<u64>);
             }
-            Done::Ended(ids, ended) => self.lane.sessions_ended(&ids, &ended, self.clock.now()),
-            Done::Forgotten(ids) => self.lane.sessions_forgotten(&ids),
+            Done::Ended(over, ended) => self.lane.sessions_ended(&over, &ended, self.clock.now()),
+            Done::Forgotten(over) => self.lane.sessions_forgotten(&over),
             Done::Found(found, time) => {
                 self.clock.sync(time, sent);
                 self.lane.found(found);
@@ -307,8 +307,8 @@ struct Worker {
 enum Done {
     Loaded(Load, Loaded),
     Written(u64, Committed, Option<Timestamp>),
-    Ended(Vec<SessionId>, Vec<(SessionId, Vec<RunId>)>),
-    Forgotten(Vec<SessionId>),
+    Ended(Over, BTreeMap<SessionId, Vec<RunId>>),
+    Forgotten(Over),
     Found(Found, Timestamp),
 }
 
@@ -333,17 +333,17 @@ impl Worker {
                 }
                 Done::Written(write.number, outcome, time)
             }
-            Work::EndSessions(ids) => loop {
-                match self.connection.end_sessions(&ids).await {
-                    Ok(ended) => break Done::Ended(ids, ended),
+            Work::EndSessions(over) => loop {
+                match self.connection.end_sessions(&over).await {
+                    Ok(ended) => break Done::Ended(over, ended),
                     Err(error) => breathe("ending sessions", &error).await,
                 }
             },
-            Work::ForgetSessions(ids) => {
-                while let Err(error) = self.connection.forget_sessions(&ids).await {
+            Work::ForgetSessions(over) => {
+                while let Err(error) = self.connection.forget_sessions(&over).await {
                     breathe("forgetting sessions", &error).await;
                 }
-                Done::Forgotten(ids)
+                Done::Forgotten(over)
             }
             Work::Housekeep(round) => loop {
                 match self.connection.housekeep(&round).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longtake_engine::definition::Version;
 use longtake_engine::ids::{RunId, RunNo, SessionId, StepNo};
-use longtake_engine::lane::work::HotRow;
+use longtake_engine::lane::work::{HotRow, Place, ReadyStep};
 use longtake_engine::run::{Outcome, RunState};
 use longtake_engine::time::Timestamp;
 use sqlx::Row;
@@ -72,7 +72,7 @@ pub struct ProgressRow {
 }
 
 /// Ready steps by queue, in dispatch order.
-pub(crate) type Heads = BTreeMap<Arc<str>, Vec<(RunId, StepNo)>>;
+pub(crate) type Heads = BTreeMap<Arc<str>, Vec<ReadyStep>>;
 
 /// Puts the rows of `load.sql` together.
 pub(crate) fn assemble(rows: &[PgRow]) -> Result<(Vec<RunRows>, Heads), sqlx::Error> {
@@ -82,7 +82,7 @@ pub(crate) fn assemble(rows: &[PgRow]) -> Result<(Vec<RunRows>, Heads), sqlx::Er
         runs.insert(run.no.0, run);
     }
     let mut history: Vec<(i64, i64, Vec<u8>)> = Vec::new();
-    let mut heads: BTreeMap<Arc<str>, Vec<(i64, RunId, StepNo)>> = BTreeMap::new();
+    let mut heads: BTreeMap<Arc<str>, Vec<(i64, ReadyStep)>> = BTreeMap::new();
     for row in rows {
         let (kind, no): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
         match (kind, runs.get_mut(&no)) {
@@ -91,7 +91,7 @@ pub(crate) fn assemble(rows: &[PgRow]) -> Result<(Vec<RunRows>, Heads), sqlx::Er
             (3, Some(run)) => run.progress.push(progress(row)?),
             (4, _) => {
                 let queue: &str = row.try_get("text")?;
-                let head = (row.try_get("number")?, RunId(row.try_get("run_id")?), step(row)?);
+                let head = (row.try_get("number")?, ready(row)?);
                 heads.entry(queue.into()).or_default().push(head);
             }
             _ => {}
@@ -103,7 +103,7 @@ pub(crate) fn assemble(rows: &[PgRow]) -> Result<(Vec<RunRows>, Heads), sqlx::Er
     }
     let heads = heads.into_iter().map(|(queue, mut heads)| {
         heads.sort_unstable_by_key(|(place, ..)| *place);
-        (queue, heads.into_iter().map(|(_, run, step)| (run, step)).collect())
+        (queue, heads.into_iter().map(|(_, head)| head).collect())
     });
     Ok((runs.into_values().collect(), heads.collect()))
 }
@@ -169,6 +169,11 @@ fn progress(row: &PgRow) -> Result<ProgressRow, sqlx::Error> {
         message: row.try_get("text")?,
         at: row.try_get::<Stamp, _>("at")?.0,
     })
+}
+
+fn ready(row: &PgRow) -> Result<ReadyStep, sqlx::Error> {
+    let place = Place::new(row.try_get("attempt")?, row.try_get::<Stamp, _>("at")?.0);
+    Ok(ReadyStep { run: RunId(row.try_get("run_id")?), step: step(row)?, place })
 }
 
 fn step(row: &PgRow) -> Result<StepNo, sqlx::Error> {

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 
 use super::ask::{Failure, Grant};
 use super::cache::{Cached, size};
-use super::work::{Fence, HotRow, RunWrite, SessionWrite, Work, Write};
+use super::work::{Fence, HotRow, Place, ReadyStep, RunWrite, SessionWrite, Work, Write};
 use super::{Lane, Origin, Pending, Random};
 
 /// So many submits go into every write, however much else waits: while executors get what they wait for, and while they do not.
@@ -202,14 +202,15 @@ impl Lane {
     fn match_backlog(&mut self, entries: &mut Batch, now: Timestamp, random: Random<'_>) {
         while entries.len() < self.batch_runs {
             let awaited = |run| self.refresh.contains(&run);
-            let Some((queue, run, step)) = self.dispatch.next_from_backlog(awaited) else { return };
+            let Some((queue, row)) = self.dispatch.next_from_backlog(awaited) else { return };
+            let ReadyStep { run, step, place } = row;
             if self.shunned_until(run, now).is_some() {
                 continue;
             }
             let known = entries.contains_key(&run) || self.cache.holds(run);
             if !known || self.stale.contains_key(&run) {
                 // It fell out of memory since it was read, or is in doubt; its row is still there.
-                self.dispatch.note_rows(&queue);
+                self.dispatch.note_row(&queue, place);
                 continue;
             }
             if self.entry(entries, run).is_ready(step) {
@@ -220,17 +221,17 @@ impl Lane {
 
     /// Steps that this batch made ready go to polls that wait, where nothing older does.
     fn match_fresh(&mut self, entries: &mut Batch, now: Timestamp, random: Random<'_>) {
-        let ready: Vec<(RunId, StepNo, Arc<str>)> = entries
+        let ready: Vec<(ReadyStep, Arc<str>)> = entries
             .iter()
             .filter(|(id, entry)| !entry.events.is_empty() && self.shunned_until(**id, now).is_none())
-            .flat_map(|(id, entry)| entry.newly_ready().map(|(step, queue)| (*id, step, queue)))
+            .flat_map(|(_, entry)| entry.newly_ready())
             .collect();
-        for (run, step, queue) in ready {
+        for (ReadyStep { run, step, place }, queue) in ready {
             if self.dispatch.direct(&queue) {
                 self.lease(entries, (run, step), &queue, now, random);
             } else {
                 // It will be a row, and older than what the next write makes ready.
-                self.dispatch.note_rows(&queue);
+                self.dispatch.note_row(&queue, place);
             }
         }
     }
@@ -348,14 +349,16 @@ impl Entry {
     }
 
     /// Steps that the batch made ready, and their queues.
-    pub(super) fn newly_ready(&self) -> impl Iterator<Item = (StepNo, Arc<str>)> {
-        let steps = self.run.iter().flat_map(|run| 0..run.steps.len());
-        steps.filter(|step| self.is_ready(*step) && !self.before.ready.contains_key(step)).filter_map(
-            |step| {
-                let queue = &self.workflow.as_ref()?.steps[step].queue;
-                Some((step, Arc::from(queue.as_str())))
-            },
-        )
+    pub(super) fn newly_ready(&self) -> impl Iterator<Item = (ReadyStep, Arc<str>)> {
+        let steps = self.run.iter().flat_map(|run| run.steps.iter().enumerate().map(move |step| (run, step)));
+        steps.filter_map(|(run, (number, step))| {
+            let StepState::Ready(since) = step.state else { return None };
+            let place = Place::new(run.request.priority, since);
+            let row = ReadyStep { run: run.request.id, step: number, place };
+            let new = is_ready(run, number) && self.before.ready.get(&number) != Some(&since);
+            let queue = &self.workflow.as_ref().filter(|_| new)?.steps[number].queue;
+            Some((row, Arc::from(queue.as_str())))
+        })
     }
 
     /// The row and all that goes with it; the events go with it too.

@@ -2,7 +2,8 @@
 //!
 //! A queue's older rows go first: a step that becomes ready is matched in memory only while its queue is known to hold no
 //! ready row; else it is written as one, and rows are read for the polls that wait. Of several queues that have rows each gets
-//! its turn.
+//! its turn. Rows are read from the first place on at which there may be one: whoever begins at the head of a queue goes over
+//! all that was taken from it since the oldest snapshot that somebody holds.
 //!
 //! A poll that is matched is reserved: only the writes that it was matched in answer it. When they fail, the poll is back in its
 //! old place in every queue that it waits on.
@@ -11,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::ids::{LeaseToken, RequestId, RunId, SessionId, StepNo};
+use crate::ids::{LeaseToken, RequestId, RunId, SessionId};
 
 use super::ask::{Grant, Poll, Ticket};
+use super::work::{Head, Place, ReadyStep};
 
 /// The most ready rows that one read fetches for a queue.
 const WINDOW: usize = 256;
@@ -54,9 +56,9 @@ struct Queue {
     /// A poll came since the last round.
     asked: bool,
     /// Ready rows that were read and not given away yet.
-    backlog: VecDeque<(RunId, StepNo)>,
-    /// There may be ready rows that were not read.
-    rows: bool,
+    backlog: VecDeque<ReadyStep>,
+    /// The first place at which there may be a ready row that was not read, if there may be any.
+    unread: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,12 @@ pub(super) struct Over {
 impl Queue {
     /// One that nobody has read yet: it may hold rows from before.
     fn unread() -> Queue {
-        Queue { seats: BTreeSet::new(), polls: 0, asked: true, backlog: VecDeque::new(), rows: true }
+        let unread = Some(Place::FIRST);
+        Queue { seats: BTreeSet::new(), polls: 0, asked: true, backlog: VecDeque::new(), unread }
+    }
+
+    fn note(&mut self, place: Place) {
+        self.unread = Some(self.unread.map_or(place, |unread| unread.min(place)));
     }
 }
 
@@ -110,8 +117,9 @@ impl Dispatch {
             queue.polls += 1;
             queue.asked = true;
             if queue.seats.is_empty() {
-                queue.rows |= shared || !queue.backlog.is_empty();
+                let read = queue.backlog.front().map(|row| row.place);
                 queue.backlog.clear();
+                shared.then_some(Place::FIRST).or(read).into_iter().for_each(|place| queue.note(place));
             }
         }
         if let Some(request) = poll.request {
@@ -209,37 +217,44 @@ impl Dispatch {
     }
 
     /// Queues whose ready rows should be read for polls that wait, and how many; `spare` more than they can take.
-    pub fn wanted(&self, spare: usize) -> BTreeMap<Arc<str>, usize> {
-        let hungry = self
-            .queues
-            .iter()
-            .filter(|(_, queue)| queue.rows && queue.backlog.is_empty() && !queue.seats.is_empty());
+    pub fn wanted(&self, spare: usize) -> BTreeMap<Arc<str>, Head> {
+        let hungry =
+            self.queues.iter().filter(|(_, queue)| queue.backlog.is_empty() && !queue.seats.is_empty());
         hungry
-            .map(|(name, queue)| {
+            .filter_map(|(name, queue)| {
+                let from = queue.unread?;
                 let free = queue.seats.iter().filter_map(|(_, number)| self.polls.get(number)).take(WINDOW);
-                (name.clone(), (free.map(|waiting| waiting.free).sum::<usize>() + spare).min(WINDOW))
+                let count = (free.map(|waiting| waiting.free).sum::<usize>() + spare).min(WINDOW);
+                Some((name.clone(), Head { from, count }))
             })
             .collect()
     }
 
     /// Ready rows were read: fewer than asked for means that these are all.
-    pub fn read(&mut self, name: &Arc<str>, asked: usize, rows: Vec<(RunId, StepNo)>) {
+    pub fn read(&mut self, name: &Arc<str>, asked: Head, rows: Vec<ReadyStep>) {
         if let Some(queue) = self.queues.get_mut(name) {
-            queue.rows = rows.len() >= asked;
+            // There may be more at the place of the last one.
+            queue.unread = rows.last().filter(|_| rows.len() >= asked.count).map(|row| row.place);
             queue.backlog.extend(rows);
         }
     }
 
-    /// A ready row was written, or another replica says that there is one. A queue that is not remembered is read anyway.
-    pub fn note_rows(&mut self, name: &str) {
+    /// A ready row was written at that place, or another replica says that there is one. A queue that is not remembered is read
+    /// anyway.
+    pub fn note_row(&mut self, name: &str, place: Place) {
         if let Some(queue) = self.queues.get_mut(name) {
-            queue.rows = true;
+            queue.note(place);
         }
+    }
+
+    /// Every queue may have rows that others wrote.
+    pub fn note_all(&mut self) {
+        self.queues.values_mut().for_each(|queue| queue.note(Place::FIRST));
     }
 
     /// Whether steps are, or may be, ready in a queue that executors ask often: then it is not they who are slow.
     pub fn is_behind(&self) -> bool {
-        self.queues.values().any(|queue| queue.rows || !queue.backlog.is_empty())
+        self.queues.values().any(|queue| queue.unread.is_some() || !queue.backlog.is_empty())
     }
 
     /// Forgets queues that nobody has asked since the round before.
@@ -256,26 +271,25 @@ impl Dispatch {
     ///
     /// Queues take turns. A poll that waits on several would else get nothing of the last one while the first ones are full, and
     /// runs whose last step is there would never end.
-    pub fn next_from_backlog(
-        &mut self,
-        awaited: impl Fn(RunId) -> bool,
-    ) -> Option<(Arc<str>, RunId, StepNo)> {
+    pub fn next_from_backlog(&mut self, awaited: impl Fn(RunId) -> bool) -> Option<(Arc<str>, ReadyStep)> {
         let fed = |queue: &Queue| {
-            !queue.seats.is_empty() && queue.backlog.front().is_some_and(|(run, _)| !awaited(*run))
+            !queue.seats.is_empty() && queue.backlog.front().is_some_and(|row| !awaited(row.run))
         };
         let after = self.served.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let later = self.queues.range::<str, _>((after, Bound::Unbounded));
         let (name, _) = later.chain(&self.queues).find(|(_, queue)| fed(queue))?;
         let name = name.clone();
-        let (run, step) = self.queues.get_mut(&name)?.backlog.pop_front()?;
+        let row = self.queues.get_mut(&name)?.backlog.pop_front()?;
         self.served = Some(name.clone());
-        Some((name, run, step))
+        Some((name, row))
     }
 
     /// Whether a step that becomes ready in this queue goes straight to a poll: one waits, and nothing older does.
     pub fn direct(&self, name: &str) -> bool {
         let queue = self.queues.get(name);
-        queue.is_some_and(|queue| !queue.rows && queue.backlog.is_empty() && !queue.seats.is_empty())
+        queue.is_some_and(|queue| {
+            queue.unread.is_none() && queue.backlog.is_empty() && !queue.seats.is_empty()
+        })
     }
 
     /// Reserves the poll whose turn it is for one step, and puts it last if it can take more.
@@ -356,21 +370,34 @@ impl Dispatch {
 
 #[cfg(test)]
 mod tests {
+    use crate::time::Timestamp;
+
     use super::*;
+
+    fn row(number: u8) -> ReadyStep {
+        let place = Place::new(0, Timestamp(i64::from(number)));
+        ReadyStep { run: RunId(uuid::Uuid::from_bytes([number; 16])), step: 0, place }
+    }
+
+    /// A dispatch with a poll of six steps that waits on queues.
+    fn waiting(queues: &[Arc<str>]) -> Dispatch {
+        let mut dispatch = Dispatch::default();
+        let (session, executor) = (SessionId(uuid::Uuid::nil()), Arc::from("executor"));
+        let poll =
+            Poll { session, executor, queues: queues.to_vec(), max_steps: 6, request: None, park: true };
+        dispatch.park(Ticket(1), poll, 0, false);
+        dispatch
+    }
 
     /// A poll that waits on several queues is given of each, however many steps wait in the first one by name.
     #[test]
     fn queues_that_have_rows_take_turns() {
-        let mut dispatch = Dispatch::default();
         let queues: Vec<Arc<str>> = ["audio", "script", "video"].map(Arc::from).to_vec();
-        let (session, executor) = (SessionId(uuid::Uuid::nil()), Arc::from("executor"));
-        let poll =
-            Poll { session, executor, queues: queues.clone(), max_steps: 6, request: None, park: true };
-        dispatch.park(Ticket(1), poll, 0, false);
-        let run = |number: u8| RunId(uuid::Uuid::from_bytes([number; 16]));
-        dispatch.read(&queues[0], 4, (0..4).map(|number| (run(number), 0)).collect());
-        dispatch.read(&queues[1], 4, vec![(run(4), 0)]);
-        dispatch.read(&queues[2], 4, (5..9).map(|number| (run(number), 0)).collect());
+        let mut dispatch = waiting(&queues);
+        let four = Head { from: Place::FIRST, count: 4 };
+        dispatch.read(&queues[0], four, (0..4).map(row).collect());
+        dispatch.read(&queues[1], four, vec![row(4)]);
+        dispatch.read(&queues[2], four, (5..9).map(row).collect());
         let given: Vec<Arc<str>> = std::iter::from_fn(|| {
             let (queue, ..) = dispatch.next_from_backlog(|_| false)?;
             dispatch.reserve(&queue).map(|_| queue)
@@ -378,5 +405,29 @@ mod tests {
         .collect();
         let given: Vec<&str> = given.iter().map(|queue| &**queue).collect();
         assert_eq!(given, ["audio", "script", "video", "audio", "video", "audio"]);
+    }
+
+    /// A queue is read from the first place on at which there may be a row.
+    #[test]
+    fn rows_are_read_from_where_there_may_be_one() {
+        let queue: Arc<str> = Arc::from("audio");
+        let mut dispatch = waiting(std::slice::from_ref(&queue));
+        let from = |dispatch: &Dispatch| dispatch.wanted(0).get(&queue).map(|head| head.from);
+        assert_eq!(from(&dispatch), Some(Place::FIRST), "nobody has looked yet");
+        let two = Head { from: Place::FIRST, count: 2 };
+        dispatch.read(&queue, two, vec![row(1), row(2)]);
+        while dispatch.next_from_backlog(|_| false).is_some() {}
+        assert_eq!(from(&dispatch), Some(row(2).place), "there may be more at the last one's place");
+        dispatch.note_row(&queue, row(7).place);
+        assert_eq!(from(&dispatch), Some(row(2).place));
+        dispatch.read(&queue, two, vec![row(7)]);
+        while dispatch.next_from_backlog(|_| false).is_some() {}
+        assert_eq!(from(&dispatch), None, "these were all");
+        assert!(dispatch.direct(&queue));
+        dispatch.note_row(&queue, row(9).place);
+        dispatch.note_row(&queue, row(8).place);
+        assert_eq!(from(&dispatch), Some(row(8).place));
+        dispatch.note_row(&queue, Place::new(1, Timestamp(9)));
+        assert_eq!(from(&dispatch), Some(Place::new(1, Timestamp(9))), "the larger priority goes first");
     }
 }

@@ -54,11 +54,11 @@ use cache::Cache;
 use calls::Call;
 use dispatch::{Dispatch, PollNo};
 use sessions::Sessions;
-use work::{Housekeep, Load, Work};
+use work::{Housekeep, Load, Over, Own, Work};
 
 /// How long the lane's own doings leave a run alone that the database refused to store: doubled from the one to the other.
 const SHUNNED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(64));
-/// Every so many rounds of housekeeping, no lease is overlooked.
+/// Every so many rounds of housekeeping, no lease and no ready step is overlooked.
 const THOROUGH: u64 = 6;
 
 /// The bounds of a lane.
@@ -158,6 +158,8 @@ pub struct Lane {
     forgettable: Vec<SessionId>,
     /// Other replicas that are present.
     others: usize,
+    /// None was, since all leases were looked for: there are none that are not known here.
+    sole: bool,
     replies: Vec<Reply>,
     touched: Vec<RunId>,
     woken: Vec<SessionId>,
@@ -217,6 +219,7 @@ impl Lane {
             expired: Vec::new(),
             forgettable: Vec::new(),
             others: 0,
+            sole: false,
             replies: Vec::new(),
             touched: Vec::new(),
             woken: Vec::new(),
@@ -264,13 +267,19 @@ impl Lane {
         let work = self.housekeeping(now).or_else(|| {
             self.look_at_clocks(now, random);
             let expired = std::mem::take(&mut self.expired);
-            Some(expired).filter(|ids| !ids.is_empty()).map(Work::EndSessions)
+            self.over(expired).map(Work::EndSessions)
         });
         let work = work.or_else(|| {
-            let forgettable = std::mem::take(&mut self.forgettable);
-            Some(forgettable).filter(|ids| !ids.is_empty()).map(Work::ForgetSessions)
+            let mut forgettable = std::mem::take(&mut self.forgettable);
+            // A round may have come in between, and found leases.
+            forgettable.retain(|id| self.sessions.holds_nothing(*id));
+            self.over(forgettable).map(Work::ForgetSessions)
         });
         work.or_else(|| self.reading_or_writing(now, random))
+    }
+
+    fn over(&self, ids: Vec<SessionId>) -> Option<Over> {
+        (!ids.is_empty()).then_some(Over { ids, look: !self.sole })
     }
 
     fn reading_or_writing(&mut self, now: Timestamp, random: Random<'_>) -> Option<Work> {
@@ -379,14 +388,27 @@ impl Lane {
         self.dispatch.round();
         self.dispatch
             .forget_grants(|token| self.sessions.undelivered(token.run, token.step(), token.attempt));
+        // The first one too: leases whose sessions are gone are found when a server starts.
+        let thorough = self.is_thorough();
+        let own = match (thorough, self.sole) {
+            (true, _) => Own::All,
+            (false, true) => Own::Known,
+            (false, false) => Own::Over,
+        };
+        // Of its own ready rows it knows, but for those of runs that the database refused to store.
+        let doubtful = thorough || self.others > 0 || !self.shunned.is_empty();
         Some(Work::Housekeep(Housekeep {
             horizon: self.horizon(),
-            queues: self.dispatch.parked_queues(),
+            queues: if doubtful { self.dispatch.parked_queues() } else { Vec::new() },
             watched: if self.others == 0 { Vec::new() } else { self.sessions.watched() },
             progress: self.sessions.take_progress(),
-            // The first one too: leases whose sessions are gone are found when a server starts.
-            thorough: self.rounds % THOROUGH == 1,
+            own,
         }))
+    }
+
+    /// Whether the last round overlooks nothing.
+    fn is_thorough(&self) -> bool {
+        self.rounds % THOROUGH == 1
     }
 
     /// How far ahead timers are kept in memory.

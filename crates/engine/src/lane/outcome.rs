@@ -1,5 +1,7 @@
 //! What became of a lane's work.
 
+use std::collections::BTreeMap;
+
 use crate::command::Command;
 use crate::definition::Workflow;
 use crate::ids::{RunId, RunNo, SessionId};
@@ -11,7 +13,7 @@ use super::ask::{Failure, Grant};
 use super::batch::{Entry, Flight, Settled, is_ready};
 use super::cache::Cached;
 use super::dispatch::PollNo;
-use super::work::{Committed, Found, Load, Loaded};
+use super::work::{Committed, Found, Load, Loaded, Over, Place, ReadyStep};
 use super::{Lane, Origin, Pending, Random};
 
 impl Lane {
@@ -35,7 +37,7 @@ impl Lane {
         }
         for (queue, asked) in &load.ready {
             let rows = ready.remove(queue).unwrap_or_default();
-            for (run, step) in &rows {
+            for ReadyStep { run, step, .. } in &rows {
                 // Where it is known here, nothing is to be read. If what is known is old, the fence says so.
                 let known = self.cache.get(*run).is_some_and(|cached| is_ready(&cached.run, *step));
                 if !known && self.shunned_until(*run, now).is_none() {
@@ -106,25 +108,30 @@ impl Lane {
         }
     }
 
-    /// Sessions were ended, as asked for; each with the runs in which it holds leases.
-    pub fn sessions_ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)], now: Timestamp) {
+    /// Sessions were ended, as asked for; each with the runs in which it holds leases, if these were looked for.
+    pub fn sessions_ended(&mut self, asked: &Over, ended: &BTreeMap<SessionId, Vec<RunId>>, now: Timestamp) {
         self.ended();
         self.sessions.ended(asked, ended);
         self.clocks_due = now;
     }
 
     /// Sessions were forgotten, as asked for.
-    pub fn sessions_forgotten(&mut self, asked: &[SessionId]) {
+    pub fn sessions_forgotten(&mut self, asked: &Over) {
         self.ended();
-        self.sessions.forget(asked);
+        self.sessions.forget(&asked.ids);
     }
 
     /// The round of housekeeping is done.
     pub fn found(&mut self, found: Found) {
         self.ended();
+        if self.others == 0 && found.others > 0 {
+            // From the next round on it is told of their rows.
+            self.dispatch.note_all();
+        }
         self.others = found.others;
+        self.sole = found.others == 0 && (self.sole || self.is_thorough());
         self.timers.extend(found.timers);
-        found.ready.iter().for_each(|queue| self.dispatch.note_rows(queue));
+        found.ready.iter().for_each(|queue| self.dispatch.note_row(queue, Place::FIRST));
         self.sessions.credit(found.outages);
         found.adopted.iter().for_each(|session| self.sessions.adopt(session));
         for run in found.changed {
@@ -166,8 +173,8 @@ impl Lane {
         for timer in unset {
             self.timers.remove(&(entry.before.timers[&timer], id, timer));
         }
-        for (_, queue) in entry.newly_ready() {
-            self.dispatch.note_rows(&queue);
+        for (row, queue) in entry.newly_ready() {
+            self.dispatch.note_row(&queue, row.place);
         }
         let horizon = now + self.horizon();
         let soon = set.iter().filter(|(_, due)| *due <= horizon);
@@ -228,7 +235,7 @@ impl Lane {
         for Settled { pending, .. } in entry.settled.into_iter().rev() {
             match &pending.origin {
                 Origin::Poll(poll, queue) if pending.tried_at.is_none() => {
-                    self.dispatch.note_rows(queue);
+                    self.dispatch.note_row(queue, Place::FIRST);
                     self.settle_poll(*poll, None, now, random);
                 }
                 Origin::Clock(due) if pending.tried_at.is_none() => self.put_back(&pending, *due, now),

@@ -20,7 +20,7 @@ use crate::time::{Duration, Timestamp};
 use super::ask::{Beat, Progress, Standing};
 use super::clock::Clock;
 use super::timeouts::Timeouts;
-use super::work::{AdoptedSession, ProgressWrite, SessionWrite};
+use super::work::{AdoptedSession, Over, ProgressWrite, SessionWrite};
 use super::{Origin, Pending};
 
 /// How long a session lasts when the steps that it holds do not say otherwise.
@@ -299,12 +299,12 @@ impl Sessions {
         })
     }
 
-    /// The database says which of the asked sessions have ended, and where they hold leases. Another replica renewed the others
-    /// and looks after them; those that hold nothing may have been forgotten, and begun again.
-    pub fn ended(&mut self, asked: &[SessionId], ended: &[(SessionId, Vec<RunId>)]) {
-        for id in asked {
-            match ended.iter().find(|(over, _)| over == id) {
-                Some((_, runs)) if !runs.is_empty() => {
+    /// The database says which of the asked sessions have ended and, if that was asked, where they hold leases. Another replica
+    /// renewed the others and looks after them; those that hold nothing may have been forgotten, and begun again.
+    pub fn ended(&mut self, asked: &Over, ended: &BTreeMap<SessionId, Vec<RunId>>) {
+        for id in &asked.ids {
+            match ended.get(id) {
+                Some(runs) if !asked.look || !runs.is_empty() => {
                     self.end(*id);
                     self.search(*id, runs);
                 }
@@ -334,6 +334,11 @@ impl Sessions {
         });
         let over = |session: &Session| session.holds_nothing() && (session.ended || session.is_over(now));
         self.sessions.iter().filter(|(_, session)| over(session)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the session holds no lease, as far as is known here.
+    pub fn holds_nothing(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_none_or(Session::holds_nothing)
     }
 
     /// Forgets sessions, unless they were heard of or hold something by now.

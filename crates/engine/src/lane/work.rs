@@ -3,6 +3,7 @@
 //! The driver does the [`Work`] that it is given, at most a few writes at once, and reports its outcome; it decides nothing.
 //! Whatever is not a [`Write`] it repeats until it is done: each may be done twice.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,13 +23,22 @@ pub enum Work {
     /// Commit a batch as one statement.
     Write(Write),
     /// End sessions whose time is up, by a statement that checks the time again. The outcome names those that have ended, now
-    /// or before or because they are not known any more, each with the runs in which it holds leases; the others live.
-    EndSessions(Vec<SessionId>),
-    /// Forget those of these sessions that have ended or whose time is up, and that hold no lease, by a statement that checks
-    /// both again.
-    ForgetSessions(Vec<SessionId>),
+    /// or before or because they are not known any more; the others live.
+    EndSessions(Over),
+    /// Forget those of these sessions that have ended or whose time is up, by a statement that checks that again, and that hold no
+    /// lease.
+    ForgetSessions(Over),
     /// The round of every few seconds.
     Housekeep(Housekeep),
+}
+
+/// Sessions whose time seems to be up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Over {
+    /// The sessions.
+    pub ids: Vec<SessionId>,
+    /// Whether to look for their leases, among all open runs: they may hold some that are not known here.
+    pub look: bool,
 }
 
 /// What to read.
@@ -36,9 +46,37 @@ pub enum Work {
 pub struct Load {
     /// Runs, and whether to wait for a commit that may still be on its way (`FOR UPDATE`).
     pub runs: BTreeMap<RunId, bool>,
-    /// The oldest ready steps of these queues, so many of each. The runs that they belong to are asked for next, where they are
-    /// not in memory.
-    pub ready: BTreeMap<Arc<str>, usize>,
+    /// The first ready steps of these queues. The runs that they belong to are asked for next, where they are not in memory.
+    pub ready: BTreeMap<Arc<str>, Head>,
+}
+
+/// Which ready steps of a queue to read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Head {
+    /// None before this one.
+    pub from: Place,
+    /// At most so many.
+    pub count: usize,
+}
+
+/// Where a ready step stands in its queue; ascending in the order in which steps are given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The larger goes first.
+    pub priority: Reverse<i32>,
+    /// Since when it waits.
+    pub since: Timestamp,
+}
+
+/// A step that waits for an executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadyStep {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepNo,
+    /// Steps of the same place go by run and step.
+    pub place: Place,
 }
 
 /// What was read.
@@ -47,7 +85,7 @@ pub struct Loaded {
     /// The runs that exist.
     pub runs: Vec<Stored>,
     /// Ready steps by queue, in dispatch order.
-    pub ready: BTreeMap<Arc<str>, Vec<(RunId, StepNo)>>,
+    pub ready: BTreeMap<Arc<str>, Vec<ReadyStep>>,
 }
 
 /// A run as it was read.
@@ -165,14 +203,26 @@ pub enum Committed {
 pub struct Housekeep {
     /// Timers that are due within this span are wanted.
     pub horizon: Duration,
-    /// Queues that have pollers waiting: whether they have ready rows.
+    /// Queues that have pollers waiting, where they may have ready rows that are not known here: whether they have any.
     pub queues: Vec<Arc<str>>,
     /// Runs with live leases here, and the version that is known; only asked where other replicas are present.
     pub watched: Vec<(RunId, RunNo, i64)>,
     /// What running steps say of their progress, where it changed.
     pub progress: Vec<ProgressWrite>,
-    /// Whether every session that this replica looks after is wanted, so that no lease is overlooked.
-    pub thorough: bool,
+    /// Which of the sessions that this replica looks after are wanted.
+    pub own: Own,
+}
+
+/// Which of its own sessions a replica wants to hear of, with the runs in which they hold leases.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// None: it knows them.
+    #[default]
+    Known,
+    /// Those that have ended or whose time is up: another replica may have seen to that.
+    Over,
+    /// All, and those that hold leases but do not exist, as ended; so that no lease is overlooked.
+    All,
 }
 
 /// How far a running step says it is. Not state: it is lost with the server, and nothing is decided on what is stored of it.
@@ -202,10 +252,9 @@ pub struct Found {
     /// Watched runs that are at another version now.
     pub changed: Vec<RunId>,
     /// Sessions that this replica is to look after, with the runs in which they hold leases: those of replicas whose presence is
-    /// 15 s old, once; its own that have ended or whose time is up, in every round; and in a thorough round all of its own, and
-    /// as ended those that hold leases but are not known.
+    /// 15 s old, once; and the [`Own`] that were asked for.
     pub adopted: Vec<AdoptedSession>,
-    /// Other replicas that were present within the last 15 s.
+    /// Other replicas that were present within the last 15 s, also if they have said goodbye.
     pub others: usize,
     /// The latest outages: from when on, and for how long the clocks of attempts stood still.
     pub outages: Vec<(Timestamp, Duration)>,
@@ -240,6 +289,16 @@ pub fn step_code(state: crate::run::StepState) -> i16 {
         S::Failed => 7,
         S::TimedOut => 8,
         S::Cancelled => 9,
+    }
+}
+
+impl Place {
+    /// Before every step.
+    pub const FIRST: Place = Place { priority: Reverse(i32::MAX), since: Timestamp(0) };
+
+    /// That of a step of a run with this priority, which waits since then.
+    pub fn new(priority: i32, since: Timestamp) -> Place {
+        Place { priority: Reverse(priority), since }
     }
 }
 

@@ -10,7 +10,8 @@ use longtake_engine::event::{Event, EventKind};
 use longtake_engine::evolve;
 use longtake_engine::ids::{RunId, RunNo, SessionId, StepNo};
 use longtake_engine::lane::work::{
-    AdoptedSession, Fence, Found, HotRow, Housekeep, Load, Loaded, RunWrite, SessionWrite, Stored, Write,
+    AdoptedSession, Fence, Found, HotRow, Housekeep, Load, Loaded, Over, Own, Place, ReadyStep, RunWrite,
+    SessionWrite, Stored, Write,
 };
 use longtake_engine::run::{Checkpoint, CheckpointData, Run};
 use longtake_engine::time::{Duration, Timestamp};
@@ -237,26 +238,29 @@ impl Db {
             self.wait_for(&locked, &BTreeSet::new(), now);
         }
         let mut ready = BTreeMap::new();
-        for (queue, count) in &load.ready {
-            let mut rows = self.ready_rows(queue);
-            rows.truncate(*count);
-            ready.insert(queue.clone(), rows);
+        for (queue, head) in &load.ready {
+            let rows = self.ready_rows(queue).into_iter().skip_while(|row| row.place < head.from);
+            ready.insert(queue.clone(), rows.take(head.count).collect());
         }
         let runs = load.runs.keys().filter_map(|id| self.runs.get(id)).map(Row::stored).collect();
         Loaded { runs, ready }
     }
 
     /// Ready steps of a queue in dispatch order.
-    pub fn ready_rows(&self, queue: &str) -> Vec<(RunId, StepNo)> {
+    pub fn ready_rows(&self, queue: &str) -> Vec<ReadyStep> {
         let mut rows: Vec<_> = self
             .runs
             .iter()
             .flat_map(|(id, row)| row.ready.iter().map(move |(step, since)| (id, row, *step, *since)))
             .filter(|(_, row, step, _)| row.workflow.steps[*step].queue == queue)
-            .map(|(id, row, step, since)| (-row.run.request.priority, since, *id, step))
+            .map(|(id, row, step, since)| ReadyStep {
+                run: *id,
+                step,
+                place: Place::new(row.run.request.priority, since),
+            })
             .collect();
-        rows.sort_unstable();
-        rows.into_iter().map(|(.., id, step)| (id, step)).collect()
+        rows.sort_unstable_by_key(|row| (row.place, row.run, row.step));
+        rows
     }
 
     /// Runs in which a session holds leases.
@@ -265,10 +269,10 @@ impl Db {
         self.runs.iter().filter(|(_, row)| holds(row)).map(|(id, _)| *id).collect()
     }
 
-    pub fn end_sessions(&mut self, ids: &[SessionId], now: Timestamp) -> Vec<(SessionId, Vec<RunId>)> {
-        self.wait_for(&BTreeSet::new(), &ids.iter().copied().collect(), now);
-        let mut ended = Vec::new();
-        for id in ids {
+    pub fn end_sessions(&mut self, asked: &Over, now: Timestamp) -> BTreeMap<SessionId, Vec<RunId>> {
+        self.wait_for(&BTreeSet::new(), &asked.ids.iter().copied().collect(), now);
+        let mut ended = BTreeMap::new();
+        for id in &asked.ids {
             if let Some(row) = self.sessions.get_mut(id) {
                 let over = !row.ended && row.until < now;
                 row.ended |= over;
@@ -277,18 +281,21 @@ impl Db {
                 if !over {
                     continue;
                 }
+                if !asked.look {
+                    self.stats.hit(Hit::SessionEndedUnlooked);
+                }
                 self.ended.insert(*id);
             }
-            ended.push((*id, self.held_by(*id)));
+            ended.insert(*id, if asked.look { self.held_by(*id) } else { Vec::new() });
         }
         ended
     }
 
-    pub fn forget_sessions(&mut self, ids: &[SessionId], now: Timestamp) {
-        self.wait_for(&BTreeSet::new(), &ids.iter().copied().collect(), now);
-        for id in ids {
+    pub fn forget_sessions(&mut self, asked: &Over, now: Timestamp) {
+        self.wait_for(&BTreeSet::new(), &asked.ids.iter().copied().collect(), now);
+        for id in &asked.ids {
             let over = self.sessions.get(id).is_some_and(|row| row.ended || row.until < now);
-            if over && self.held_by(*id).is_empty() {
+            if over && (!asked.look || self.held_by(*id).is_empty()) {
                 self.stats.hit(Hit::SessionForgotten);
                 self.sessions.remove(id);
             }
@@ -304,18 +311,23 @@ impl Db {
         let gone: BTreeSet<Replica> =
             self.sessions.values().map(|row| row.replica).filter(|of| !present(*of)).collect();
         let mut adopted: BTreeSet<SessionId> = BTreeSet::new();
+        let wanted = |row: &SessionRow| match round.own {
+            Own::Known => false,
+            Own::Over => row.ended || row.until < now,
+            Own::All => true,
+        };
         for (id, row) in &mut self.sessions {
             if gone.contains(&row.replica) {
                 self.stats.hit(Hit::SessionAdopted);
                 row.replica = replica;
                 adopted.insert(*id);
-            } else if row.replica == replica && (round.thorough || row.ended || row.until < now) {
+            } else if row.replica == replica && wanted(row) {
                 self.stats.hit(Hit::SessionFoundAgain);
                 adopted.insert(*id);
             }
         }
         let holders = self.runs.values().flat_map(|row| row.hot.sessions.iter().flatten());
-        adopted.extend(holders.filter(|id| round.thorough && !self.sessions.contains_key(id)));
+        adopted.extend(holders.filter(|id| round.own == Own::All && !self.sessions.contains_key(id)));
         let adopted = adopted.into_iter().map(|id| self.adopted(id)).collect();
         let horizon = now + round.horizon;
         let timers = self

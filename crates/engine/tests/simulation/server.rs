@@ -84,7 +84,7 @@ pub enum Kind {
 pub enum Done {
     Loaded(Loaded),
     Committed(Committed, Timestamp),
-    Ended(Vec<(SessionId, Vec<RunId>)>),
+    Ended(BTreeMap<SessionId, Vec<RunId>>),
     Forgotten,
     Found(Box<Found>, Timestamp),
     /// To be done again.
@@ -196,8 +196,8 @@ impl Server {
                 }
                 lane.committed(write.number, committed, here, &mut || self.rng.next());
             }
-            (Done::Ended(ended), Work::EndSessions(ids)) => lane.sessions_ended(ids, &ended, here),
-            (Done::Forgotten, Work::ForgetSessions(ids)) => lane.sessions_forgotten(ids),
+            (Done::Ended(ended), Work::EndSessions(over)) => lane.sessions_ended(over, &ended, here),
+            (Done::Forgotten, Work::ForgetSessions(over)) => lane.sessions_forgotten(over),
             (Done::Found(found, _), Work::Housekeep(_)) => lane.found(*found),
             (Done::Broken, _) => return Some(Doing { done: None, ..doing }),
             _ => panic!("an outcome of another work"),
@@ -242,9 +242,9 @@ impl Doing {
                 let committed = Committed::Done { written: applied.written, sessions: applied.sessions };
                 Done::Committed(committed, now)
             }
-            Work::EndSessions(ids) => Done::Ended(db.end_sessions(ids, now)),
-            Work::ForgetSessions(ids) => {
-                db.forget_sessions(ids, now);
+            Work::EndSessions(over) => Done::Ended(db.end_sessions(over, now)),
+            Work::ForgetSessions(over) => {
+                db.forget_sessions(over, now);
                 Done::Forgotten
             }
             Work::Housekeep(round) => Done::Found(Box::new(db.housekeep(round, self.replica, now)), now),

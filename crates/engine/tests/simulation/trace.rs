@@ -42,16 +42,16 @@ impl fmt::Display for Brief<'_, Work> {
                 f.write_str(" sessions ")?;
                 list(f, &write.sessions, |session| format!("{} {}", short(session.id.0), session.lasts))
             }
-            Work::EndSessions(ids) => {
-                f.write_str("end sessions ")?;
-                list(f, ids, |id| short(id.0))
+            Work::EndSessions(over) => {
+                write!(f, "end sessions, look {} ", over.look)?;
+                list(f, &over.ids, |id| short(id.0))
             }
-            Work::ForgetSessions(ids) => {
-                f.write_str("forget sessions ")?;
-                list(f, ids, |id| short(id.0))
+            Work::ForgetSessions(over) => {
+                write!(f, "forget sessions, look {} ", over.look)?;
+                list(f, &over.ids, |id| short(id.0))
             }
             Work::Housekeep(round) => {
-                write!(f, "housekeep {:?} thorough {} watched ", round.queues, round.thorough)?;
+                write!(f, "housekeep {:?} own {:?} watched ", round.queues, round.own)?;
                 list(f, &round.watched, |(run, _, version)| format!("{}@{version}", short(run.0)))
             }
         }

@@ -1,7 +1,7 @@
 //! The round of every few seconds.
 
 use longtake_engine::ids::{RunId, SessionId};
-use longtake_engine::lane::work::{AdoptedSession, Found, Housekeep, ProgressWrite};
+use longtake_engine::lane::work::{AdoptedSession, Found, Housekeep, Own, ProgressWrite};
 use longtake_engine::time::{Duration, Timestamp};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
@@ -36,20 +36,21 @@ impl LaneConnection {
             }
             tracing::warn!("an outage has ended: sessions that lived when it began were given more time");
         };
-        if round.thorough || !found.adopted.is_empty() {
-            self.find_leases(&mut found, round.thorough, now).await;
+        let strays = round.own == Own::All;
+        if strays || !found.adopted.is_empty() {
+            self.find_leases(&mut found, strays, now).await;
         }
         Ok((found, now))
     }
 
-    /// Adds the leases of the sessions that were found; in a thorough round, also those of sessions that are not known.
+    /// Adds the leases of the sessions that were found and, if asked, those of sessions that do not exist.
     ///
     /// A session is taken over once: its leases are looked for until they are found.
-    async fn find_leases(&mut self, found: &mut Found, thorough: bool, now: Timestamp) {
+    async fn find_leases(&mut self, found: &mut Found, strays: bool, now: Timestamp) {
         let sessions: Vec<Uuid> = found.adopted.iter().map(|session| session.id.0).collect();
         let mut delays = Delays::new();
         let mut leases = loop {
-            match self.leases(&sessions, thorough).await {
+            match self.leases(&sessions, strays).await {
                 Ok(leases) => break leases,
                 Err(error) => tracing::warn!(%error, "housekeeping goes on when this is done"),
             }
@@ -75,12 +76,13 @@ pub(crate) fn bind(round: &Housekeep, now: Option<Stamp>, replica: Uuid) -> Quer
         .column(progress, |progress| progress.done)
         .column(progress, |progress| progress.total)
         .column(progress, |progress| progress.message.as_str())
-        .bind(round.thorough)
+        .bind(round.own == Own::All)
         .bind(round.horizon.micros())
         .column(&round.queues, |queue| &**queue)
         .column(&round.watched, |(run, _, _)| run.0)
         .column(&round.watched, |(_, no, _)| no.0)
         .column(&round.watched, |(_, _, version)| *version)
+        .bind(round.own != Own::Known)
 }
 
 #[derive(Default)]

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use longtake_engine::ids::{RunId, StepNo};
-use longtake_engine::lane::work::Load;
+use longtake_engine::lane::work::{Head, Load, ReadyStep};
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
 use uuid::Uuid;
@@ -12,6 +11,7 @@ use uuid::Uuid;
 use crate::columns::Columns;
 use crate::error::Error;
 use crate::rows::{RunRows, assemble};
+use crate::stamp::Stamp;
 
 use super::LaneConnection;
 
@@ -26,7 +26,7 @@ pub struct LoadedRows {
     /// The runs that exist, of those that were asked for.
     pub runs: Vec<RunRows>,
     /// Ready steps by queue, in dispatch order.
-    pub ready: BTreeMap<Arc<str>, Vec<(RunId, StepNo)>>,
+    pub ready: BTreeMap<Arc<str>, Vec<ReadyStep>>,
 }
 
 impl LaneConnection {
@@ -39,11 +39,7 @@ impl LaneConnection {
             self.line.rows(DOING, statement).await.map_err(|error| Error::new(DOING, &error))?;
         }
         let runs: Vec<Uuid> = load.runs.keys().map(|run| run.0).collect();
-        let ready: Vec<(&str, i64)> = load
-            .ready
-            .iter()
-            .map(|(queue, wanted)| (&**queue, i64::try_from(*wanted).unwrap_or(i64::MAX)))
-            .collect();
+        let ready: Vec<(&str, Head)> = load.ready.iter().map(|(queue, head)| (&**queue, *head)).collect();
         let rows = self.line.rows(DOING, bind(&runs, &ready, false)).await;
         let loaded = rows.and_then(|rows| assemble(&rows)).map_err(|error| Error::new(DOING, &error))?;
         Ok(LoadedRows { runs: loaded.0, ready: loaded.1 })
@@ -53,12 +49,14 @@ impl LaneConnection {
 /// `load.sql` for these runs and heads of queues.
 pub(crate) fn bind<'q>(
     runs: &'q [Uuid],
-    ready: &'q [(&'q str, i64)],
+    ready: &'q [(&'q str, Head)],
     progress: bool,
 ) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(LOAD)
         .bind(runs)
         .column(ready, |(queue, _)| *queue)
-        .column(ready, |(_, wanted)| *wanted)
+        .column(ready, |(_, head)| i64::try_from(head.count).unwrap_or(i64::MAX))
         .bind(progress)
+        .column(ready, |(_, head)| head.from.priority.0)
+        .column(ready, |(_, head)| Stamp(head.from.since))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use longtake_engine::ids::{RunId, SessionId};
+use longtake_engine::lane::work::Over;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -19,33 +20,33 @@ pub(crate) const FORGET_SESSIONS: &str = include_str!("../sql/forget_sessions.sq
 const PAGE: i64 = if cfg!(test) { 2 } else { 50_000 };
 
 /// Sessions, each with the runs in which it holds leases.
-pub(super) type Leases = BTreeMap<SessionId, Vec<RunId>>;
+pub type Leases = BTreeMap<SessionId, Vec<RunId>>;
 
 impl LaneConnection {
     /// Ends those of the sessions whose time is up by the database's clock. Returns all of them that have ended, now or before,
-    /// each with the runs in which it holds leases.
-    pub async fn end_sessions(&mut self, ids: &[SessionId]) -> Result<Vec<(SessionId, Vec<RunId>)>, Error> {
+    /// each with the runs in which it holds leases, if these are to be looked for.
+    pub async fn end_sessions(&mut self, asked: &Over) -> Result<Leases, Error> {
         const DOING: &str = "ending sessions";
-        let asked: Vec<Uuid> = ids.iter().map(|session| session.0).collect();
+        let look = asked.look;
+        let asked: Vec<Uuid> = asked.ids.iter().map(|session| session.0).collect();
         let statement = sqlx::query(END_SESSIONS).bind(self.now()).bind(&asked);
         let rows = self.line.rows(DOING, statement).await;
         let over =
             rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>());
         let over = over.map_err(|error| Error::new(DOING, &error))?;
         // Read after they were ended: it holds every lease that was granted before.
-        let mut leases = self.leases(&over, false).await?;
+        let mut leases = if look { self.leases(&over, false).await? } else { Leases::new() };
         let over = over.into_iter().map(SessionId);
         Ok(over.map(|session| (session, leases.remove(&session).unwrap_or_default())).collect())
     }
 
-    /// Forgets those of the sessions that are over and hold no lease. One that is not, or does, is found again by
-    /// [`housekeep`](LaneConnection::housekeep).
-    pub async fn forget_sessions(&mut self, ids: &[SessionId]) -> Result<(), Error> {
+    /// Forgets those of the sessions that are over and hold no lease; one that does is kept if leases are to be looked for. One that
+    /// is kept is found again by [`housekeep`](LaneConnection::housekeep).
+    pub async fn forget_sessions(&mut self, asked: &Over) -> Result<(), Error> {
         const DOING: &str = "forgetting sessions";
-        let asked: Vec<Uuid> = ids.iter().map(|session| session.0).collect();
-        let leases = self.leases(&asked, false).await?;
-        let free: Vec<Uuid> =
-            ids.iter().filter(|id| !leases.contains_key(id)).map(|session| session.0).collect();
+        let ids: Vec<Uuid> = asked.ids.iter().map(|session| session.0).collect();
+        let leases = if asked.look { self.leases(&ids, false).await? } else { Leases::new() };
+        let free: Vec<Uuid> = ids.into_iter().filter(|id| !leases.contains_key(&SessionId(*id))).collect();
         let statement = sqlx::query(FORGET_SESSIONS).bind(self.now()).bind(&free);
         self.line.rows(DOING, statement).await.map_err(|error| Error::new(DOING, &error))?;
         Ok(())

@@ -31,9 +31,9 @@ found as materialized (
     select session_id, executor, until, ended from adopted
     union all
     select session_id, executor, until, ended from session, clock
-    where replica = $2::uuid and ($10::boolean or ended or until <= now)
+    where replica = $2::uuid and ($10::boolean or $16::boolean and (ended or until <= now))
 )
--- Kinds: 0 the time, and whether an outage was credited; 1 how many others are present, 2 an outage, 3 a timer, 4 a queue,
+-- Kinds: 0 the time, and whether an outage was credited; 1 how many others were present lately, 2 an outage, 3 a timer, 4 a queue,
 -- 5 a run, 6 a session.
 select 0 as kind, null::uuid as id, now as at, 0::bigint as number, 0::smallint as step,
     null::text as text, exists (select from credited) as flag
@@ -41,7 +41,7 @@ from clock
 union all
 select 1, null, null, count(*), 0::smallint, null, false
 from replica, clock
-where replica_id <> $2::uuid and not gone and seen_at > now - interval '15 s'
+where replica_id <> $2::uuid and seen_at > now - interval '15 s'
 union all
 select 2, null, began, credit_us, 0::smallint, null, false
 from outage, clock

@@ -3,13 +3,30 @@
 -- Kinds: 0 a run and where it stands, 1 a row of its history, 2 a checkpoint, 3 progress, 4 a ready step.
 with
 heads as materialized (
-    select q.queue, h.run_no, h.step, h.place
-    from unnest($2::text[], $3::bigint[]) as q (queue, wanted)
+    select q.queue, h.run_no, h.step, h.priority, h.since,
+        row_number() over (partition by q.queue order by h.priority desc, h.since, h.run_no, h.step) as place
+    from unnest($2::text[], $3::bigint[], $5::integer[], $6::timestamptz[]) as q (queue, wanted, priority, since)
     cross join lateral (
-        select run_no, step, row_number() over (order by priority desc, since, run_no, step) as place
-        from ready
-        where ready.queue = q.queue
-        order by priority desc, since, run_no, step
+        -- The first part comes first, and what fills the limit by itself leaves the second one alone. Each begins at its place
+        -- in the index: rows that were taken before it are not gone over.
+        select run_no, step, priority, since
+        from (
+            (
+                select run_no, step, priority, since
+                from ready
+                where ready.queue = q.queue and ready.priority = q.priority and ready.since >= q.since
+                order by since, run_no, step
+                limit q.wanted
+            )
+            union all
+            (
+                select run_no, step, priority, since
+                from ready
+                where ready.queue = q.queue and ready.priority < q.priority
+                order by priority desc, since, run_no, step
+                limit q.wanted
+            )
+        ) as parts
         limit q.wanted
     ) as h
 ),
@@ -35,6 +52,6 @@ select 3, run_no, null, 0, step, attempt, done, total, at, null, message, '', 0,
 from progress
 where $4::boolean and run_no = any (array(select run_no from wanted))
 union all
-select 4, run_no, (select run_id from run where run.run_no = heads.run_no), place, step, 0, 0, 0, null, null, queue, '',
-    0, 0, null, null, null
+select 4, run_no, (select run_id from run where run.run_no = heads.run_no), place, step, priority, 0, 0, since, null, queue,
+    '', 0, 0, null, null, null
 from heads

@@ -1,7 +1,7 @@
 //! Times without any server: who credits them, and to whom.
 
 use longtake_engine::ids::SessionId;
-use longtake_engine::lane::work::Housekeep;
+use longtake_engine::lane::work::{Housekeep, Own};
 use longtake_engine::time::{Duration, Timestamp};
 use uuid::Uuid;
 
@@ -109,7 +109,7 @@ async fn a_replica_whose_database_was_away_credits_it_in_its_next_round() {
     for (now, credits) in [(0, false), (5, false), (19, false), (34, true), (40, false)] {
         lane.lane.set_clock(after(now));
         let (found, _) =
-            lane.lane.housekeep(&Housekeep { thorough: true, ..Housekeep::default() }).await.unwrap();
+            lane.lane.housekeep(&Housekeep { own: Own::All, ..Housekeep::default() }).await.unwrap();
         if credits {
             outages.push((after(19), seconds(20)));
             let found = found.adopted.iter().find(|session| session.id == alive).expect("it is said");

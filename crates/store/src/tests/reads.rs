@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use longtake_engine::command::Operation;
 use longtake_engine::ids::{RunId, SessionId};
-use longtake_engine::lane::work::{Housekeep, Load};
+use longtake_engine::lane::work::{Head, Housekeep, Load, Place};
 use longtake_engine::run::NewRun;
 use uuid::Uuid;
 
@@ -30,14 +30,25 @@ async fn heads_of_queues_come_in_dispatch_order() {
     let last = run(&database, &mut client, -5, 0).await;
     let order = [urgent.id, early.id, late.id, last.id];
     for wanted in [1, 2, 4, 9] {
-        let ready = [("s0".into(), wanted), ("s1".into(), wanted), ("nobody's".into(), 1)].into();
+        let head = Head { from: Place::FIRST, count: wanted };
+        let ready = [("s0".into(), head), ("s1".into(), head), ("nobody's".into(), head)].into();
         let loaded = client.lane.load(&Load { runs: [(last.id, false)].into(), ready }).await.unwrap();
-        let heads: Vec<RunId> = loaded.ready["s0"].iter().map(|(run, _)| *run).collect();
+        let heads: Vec<RunId> = loaded.ready["s0"].iter().map(|row| row.run).collect();
         assert_eq!(heads, order[..wanted.min(4)]);
         assert_eq!(loaded.ready.len(), 1);
         let read: Vec<RunId> = loaded.runs.iter().map(|run| run.id).collect();
         assert_eq!(read, [last.id], "only what was asked for");
         assert!(loaded.runs.iter().all(|run| run.history.len() == 1 && run.progress.is_empty()));
+    }
+    let ready = [("s0".into(), Head { from: Place::FIRST, count: 4 })].into();
+    let all = client.lane.load(&Load { ready, ..Load::default() }).await.unwrap().ready;
+    for (skipped, first) in all["s0"].iter().enumerate() {
+        for count in 1..5 {
+            let ready = [("s0".into(), Head { from: first.place, count })].into();
+            let loaded = client.lane.load(&Load { ready, ..Load::default() }).await.unwrap();
+            let rest: Vec<_> = all["s0"].iter().skip(skipped).take(count).copied().collect();
+            assert_eq!(loaded.ready["s0"], rest, "{count} from the place of {first:?} on");
+        }
     }
     let none = client
         .lane

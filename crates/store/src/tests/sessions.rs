@@ -1,9 +1,9 @@
 //! Sessions: renewed, ended, forgotten.
 
 use longtake_engine::ids::SessionId;
-use longtake_engine::lane::work::{SessionWrite, Write};
+use longtake_engine::lane::work::{Over, SessionWrite, Write};
 
-use super::support::{Client, Database, Model, START, after, renewal, seconds, session};
+use super::support::{Client, Database, Model, START, after, looking, renewal, seconds, session};
 
 /// A run of one step, leased to this session.
 async fn leased(database: &Database, client: &mut Client, holder: SessionId) -> Model {
@@ -47,13 +47,16 @@ async fn only_a_session_whose_time_is_up_is_ended_and_then_it_never_lives_again(
     client.done(&renewal(holder, seconds(30))).await;
     client.done(&renewal(idle, seconds(60))).await;
     let asked = [holder, idle];
-    for (now, ended) in [(0, vec![]), (30, vec![]), (31, vec![(holder, vec![model.id])])] {
+    for (now, ended) in [(0, [].into()), (30, [].into()), (31, [(holder, vec![model.id])].into())] {
         client.lane.set_clock(after(now));
-        assert_eq!(client.lane.end_sessions(&asked).await.unwrap(), ended, "{now}");
+        assert_eq!(client.lane.end_sessions(&looking(&asked)).await.unwrap(), ended, "{now}");
     }
     // Asked again, it is still said; a session that is not known has ended.
-    let again = client.lane.end_sessions(&[holder, unknown]).await.unwrap();
-    assert_eq!(again, [(holder, vec![model.id]), (unknown, vec![])]);
+    let again = client.lane.end_sessions(&looking(&[holder, unknown])).await.unwrap();
+    assert_eq!(again, [(holder, vec![model.id]), (unknown, vec![])].into());
+    let known = Over { ids: vec![holder, idle], look: false };
+    let ended = client.lane.end_sessions(&known).await.unwrap();
+    assert_eq!(ended, [(holder, vec![])].into(), "nobody looks for what is known");
     assert_eq!(client.done(&renewal(holder, seconds(30))).await.1, [].into());
     assert_eq!(client.done(&renewal(idle, seconds(30))).await.1, [(idle, after(61))].into());
     assert_eq!(database.count("select count(*) from session where ended").await, 1);
@@ -70,10 +73,10 @@ async fn a_renewal_that_comes_first_saves_the_session() {
     let renew = "begin; update session set until = until + interval '60 s'";
     sqlx::Executor::execute(&mut rival, renew).await.unwrap();
     two.lane.set_clock(after(31));
-    let ending = tokio::spawn(async move { two.lane.end_sessions(&[holder]).await });
+    let ending = tokio::spawn(async move { two.lane.end_sessions(&looking(&[holder])).await });
     database.until_waiting(1).await;
     sqlx::Executor::execute(&mut rival, "commit").await.unwrap();
-    assert_eq!(ending.await.unwrap().unwrap(), []);
+    assert_eq!(ending.await.unwrap().unwrap(), [].into());
     assert_eq!(database.count("select count(*) from session where not ended").await, 1);
 }
 
@@ -91,16 +94,19 @@ async fn a_session_is_forgotten_when_it_is_over_and_holds_nothing() {
         sessions.into_iter().map(|session| session.id).collect()
     };
     let asked = [holder, idle, alive];
-    client.lane.forget_sessions(&asked).await.unwrap();
+    client.lane.forget_sessions(&looking(&asked)).await.unwrap();
     assert_eq!(left().await.len(), 3, "nobody's time is up");
     client.lane.set_clock(after(60));
-    client.lane.end_sessions(&asked).await.unwrap();
-    client.lane.forget_sessions(&asked).await.unwrap();
+    client.lane.end_sessions(&looking(&asked)).await.unwrap();
+    client.lane.forget_sessions(&looking(&asked)).await.unwrap();
     let mut kept = [holder, alive];
     kept.sort_unstable();
     assert_eq!(left().await, kept, "one holds a lease, one lives");
     model.complete(0, after(60));
     client.commit(&mut [&mut model]).await;
-    client.lane.forget_sessions(&asked).await.unwrap();
+    client.lane.forget_sessions(&looking(&asked)).await.unwrap();
     assert_eq!(left().await, [alive]);
+    client.lane.set_clock(after(91));
+    client.lane.forget_sessions(&Over { ids: asked.to_vec(), look: false }).await.unwrap();
+    assert_eq!(left().await, []);
 }

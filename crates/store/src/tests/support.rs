@@ -9,7 +9,7 @@ use longtake_engine::decide::apply;
 use longtake_engine::definition::Workflow;
 use longtake_engine::event::{Event, EventKind};
 use longtake_engine::ids::{RequestId, RunId, RunNo, Secret, SessionId, StepNo};
-use longtake_engine::lane::work::{Committed, Fence, HotRow, RunWrite, SessionWrite, Write};
+use longtake_engine::lane::work::{Committed, Fence, HotRow, Over, RunWrite, SessionWrite, Write};
 use longtake_engine::rows::Rows;
 use longtake_engine::run::{NewRun, Output, Run};
 use longtake_engine::time::{Duration, Timestamp};
@@ -336,6 +336,11 @@ pub(super) fn batch(runs: impl IntoIterator<Item = RunWrite>) -> Write {
 
 pub(super) fn session() -> SessionId {
     SessionId(Uuid::new_v4())
+}
+
+/// These sessions, whose leases are looked for.
+pub(super) fn looking(ids: &[SessionId]) -> Over {
+    Over { ids: ids.to_vec(), look: true }
 }
 
 /// A write of one session.
