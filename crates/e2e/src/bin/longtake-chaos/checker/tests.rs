@@ -158,6 +158,7 @@ fn journals() -> Vec<Line> {
         reported("left", 1, "n2", "LEASE_ENDED"),
         reported("left", 1, "again", "LEASE_ENDED"),
         fault("kill_executor", "e.1", 5_500_000),
+        fault("drop_call", "ask-3", 6_950_000),
     ];
     for (ask, run) in [("ask-1", "run-1"), ("ask-2", "run-2")] {
         let (ask, run) = (ask.to_owned(), run.to_owned());
