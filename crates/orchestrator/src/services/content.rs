@@ -33,23 +33,24 @@ pub(crate) const TENANT: &str = "default";
 pub struct Content(pub Shared);
 
 /// A request within every bound that is the same for all workflows.
-struct Checked {
+#[derive(Debug)]
+pub struct CheckedContent {
     /// The run's.
-    id: RunId,
+    pub id: RunId,
     /// What the steps are given.
-    input: Value,
+    pub input: Value,
     /// What must exist in the end; never empty.
-    requested: Vec<Modality>,
+    pub requested: Vec<Modality>,
     /// The one of them to show first.
-    preferred: Modality,
+    pub preferred: Modality,
     /// For filters.
-    labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// In the future.
-    deadline: Option<Timestamp>,
+    pub deadline: Option<Timestamp>,
 }
 
 /// Checks a request at `now` by itself.
-fn check(request: &pb::SubmitContentRequest, now: Timestamp) -> Result<Checked, Refused> {
+pub fn check_content(request: &pb::SubmitContentRequest, now: Timestamp) -> Result<CheckedContent, Refused> {
     let mut problems = Problems::default();
     let id = RunId(problems.request_id(&request.request_id).0);
     problems.text("student_id", &request.student_id, 1, 200);
@@ -69,7 +70,7 @@ fn check(request: &pb::SubmitContentRequest, now: Timestamp) -> Result<Checked, 
         problems.add("source_text", format!("the request must be at most {INPUT_BYTES} bytes, has {size}"));
     }
     problems.finish()?;
-    Ok(Checked { id, input, requested, preferred, labels, deadline })
+    Ok(CheckedContent { id, input, requested, preferred, labels, deadline })
 }
 
 /// A request that passed every check.
@@ -94,7 +95,7 @@ impl Content {
                 "this server has no workflow named content: start it with one",
             )
         })?;
-        let checked = check(request, self.0.now())?;
+        let checked = check_content(request, self.0.now())?;
         check_produced(&workflow, &checked.requested)?;
         let given = !request.request_id.is_empty() || !request.validate_only;
         let shown_id = if given { checked.id.to_string() } else { String::new() };

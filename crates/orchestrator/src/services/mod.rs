@@ -28,7 +28,7 @@ use crate::lane::{Hubs, LaneHandle};
 use crate::stored::{self, ReadRun};
 use crate::workflows::Workflows;
 
-pub use content::Content;
+pub use content::{CheckedContent, Content, check_content};
 pub use executor::Executors;
 pub use run::Runs;
 pub use workflow::WorkflowCatalog;
