@@ -194,6 +194,10 @@ async fn database(stage: &Stage, chance: &mut Chance) -> Result<()> {
                 .await?;
             stage.note("lock_table", table, from);
         }
+        5 if stage.has_small_disk => {
+            stage.fill_small_disk(chance.millis(300, 4_000)).await?;
+            stage.note("small_disk_full", "postgres", from);
+        }
         5 => {
             stage.fill_disk(chance.millis(300, 4_000)).await?;
             stage.note("disk_full", "postgres", from);

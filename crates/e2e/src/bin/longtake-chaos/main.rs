@@ -62,6 +62,9 @@ struct Cli {
     /// Runs that are asked for in a second: more than about this many pile up while everything goes wrong, and take their time at the end
     #[arg(long, default_value_t = 12)]
     rate: usize,
+    /// A folder on a small file system of its own, for PostgreSQL: it is really filled up now and then
+    #[arg(long, value_name = "FOLDER")]
+    small_disk: Option<PathBuf>,
     /// Where the verdict goes as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -119,7 +122,7 @@ async fn chaos(cli: &Cli) -> Result<bool> {
         rate: cli.rate,
         seed: cli.seed,
     };
-    let stage = Arc::new(Stage::start(&size).await?);
+    let stage = Arc::new(Stage::start(&size, cli.small_disk.as_deref()).await?);
     let mut client = stage.client(&size)?;
     let mut orders = client.stdin.take().context("a pipe to the client")?;
 

@@ -6,7 +6,8 @@
 //!   executor-n, liar ──link──▶ both servers
 //! ```
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
@@ -51,24 +52,27 @@ pub struct Stage {
     pub journal: Journal,
     pub journals: PathBuf,
     pub postgres: Mutex<Option<PrivatePostgres>>,
+    /// PostgreSQL is on a file system of its own, that may be filled up.
+    pub has_small_disk: bool,
     url: String,
     client_urls: Vec<String>,
     dir: TempDir,
+    /// Where PostgreSQL is.
+    postgres_dir: TempDir,
 }
 
 impl Stage {
     /// Starts everything but the client.
-    pub async fn start(size: &Size) -> Result<Stage> {
-        let dir = tempfile::Builder::new().prefix("longtake-chaos-").tempdir()?;
-        // PostgreSQL may run as another user.
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    pub async fn start(size: &Size, small_disk: Option<&Path>) -> Result<Stage> {
+        let dir = temporary(&std::env::temp_dir())?;
+        let postgres_dir = temporary(small_disk.unwrap_or_else(|| dir.path()))?;
         let folder = |name: &str| {
             let folder = dir.path().join(name);
             std::fs::create_dir_all(&folder).map(|()| folder)
         };
         let (logs, journals) = (folder("logs")?, folder("journals")?);
         let workflows = definitions(folder("workflows")?, &[("relay", RELAY)]);
-        let postgres = PrivatePostgres::start(options(&dir)).await?;
+        let postgres = PrivatePostgres::start(options(&postgres_dir)).await?;
         let url = postgres.url();
         let socket = socket_of(&url)?;
         let (mut servers, mut client_urls, mut executor_urls) = (Vec::new(), Vec::new(), Vec::new());
@@ -121,9 +125,11 @@ impl Stage {
             journal: Journal::open(&journals.join("supervisor.jsonl"))?,
             journals,
             postgres: Mutex::new(Some(postgres)),
+            has_small_disk: small_disk.is_some(),
             url,
             client_urls,
             dir,
+            postgres_dir,
         };
         stage.execute(SETTABLE_CLOCK).await?;
         // One after the other: the first one makes the schema.
@@ -168,7 +174,7 @@ impl Stage {
             postgres.kill().await?;
         }
         tokio::time::sleep(pause).await;
-        *held = Some(PrivatePostgres::start(options(&self.dir)).await?);
+        *held = Some(PrivatePostgres::start(options(&self.postgres_dir)).await?);
         Ok(())
     }
 
@@ -194,6 +200,19 @@ impl Stage {
         .await?;
         tokio::time::sleep(span).await;
         self.execute("drop trigger full_disk on run; drop function disk_is_full()").await
+    }
+
+    /// Fills up the file system that PostgreSQL is on. It may fall over that; then it is started again once there is room.
+    pub async fn fill_small_disk(&self, span: std::time::Duration) -> Result<()> {
+        let filler = self.postgres_dir.path().join("filler");
+        let filling = filler.clone();
+        tokio::task::spawn_blocking(move || fill(&filling)).await??;
+        tokio::time::sleep(span).await;
+        std::fs::remove_file(&filler)?;
+        match self.connect().await {
+            Ok(connection) => Ok(connection.close().await?),
+            Err(_) => self.restart_postgres(std::time::Duration::ZERO).await,
+        }
     }
 
     /// All of the server's connections are somebody else's, and servers lose theirs.
@@ -256,6 +275,29 @@ impl Plan {
     }
 }
 
+/// A folder in this one that is gone in the end. PostgreSQL may run as another user.
+fn temporary(within: &Path) -> Result<TempDir> {
+    let dir = tempfile::Builder::new().prefix("longtake-chaos-").tempdir_in(within)?;
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(dir)
+}
+
+/// A file that takes all that is left.
+fn fill(path: &Path) -> Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    for size in [1 << 20, 1 << 12] {
+        let zeros = vec![0; size];
+        loop {
+            match file.write_all(&zeros) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
 fn options(dir: &TempDir) -> PostgresOptions {
     PostgresOptions::new(dir.path().join("postgres"))
 }
@@ -268,7 +310,7 @@ fn socket_of(url: &str) -> Result<PathBuf> {
 }
 
 /// The same database through the socket in another folder.
-fn through(url: &str, folder: &std::path::Path) -> Result<String> {
+fn through(url: &str, folder: &Path) -> Result<String> {
     let (before, rest) = url.split_once('@').context("a URL with a user")?;
     let (_, after) = rest.split_once(':').context("a URL with a port")?;
     let folder = folder.to_str().context("a folder in UTF-8")?.replace('/', "%2F");
