@@ -90,3 +90,18 @@ impl fmt::Display for Duration {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_what_the_standard_library_means_by_them() {
+        let spans = [(0, 0), (1, 1), (90_000_000, 90_000_000), (-1, 0)];
+        for (micros, std) in spans {
+            assert_eq!(Duration(micros).to_std(), std::time::Duration::from_micros(std));
+        }
+        assert_eq!(Duration::from_std(std::time::Duration::from_millis(3)), Duration::from_millis(3));
+        assert_eq!(Duration::from_std(std::time::Duration::MAX), Duration(i64::MAX));
+    }
+}

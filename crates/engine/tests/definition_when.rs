@@ -196,6 +196,7 @@ fn refusals() {
         ("'true'", &["gives a text"]),
         ("[true]", &["gives a list"]),
         ("size(input.x)", &["gives a number"]),
+        ("string(input.x)", &["gives a text"]),
         ("input.x + 1", &["gives a sum"]),
         ("null", &["gives null"]),
     ] {

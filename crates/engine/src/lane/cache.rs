@@ -99,3 +99,72 @@ pub(super) fn size(value: &Value) -> usize {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::command::Command;
+    use crate::decide::apply;
+    use crate::run::NewRun;
+    use crate::time::Timestamp;
+
+    use super::*;
+
+    /// A run with a text of so many bytes as its input.
+    fn cached(number: u8, bytes: usize) -> (RunId, Cached) {
+        let id = RunId(uuid::Uuid::from_bytes([number; 16]));
+        let source = b"format = 1\nname = \"only\"\n[[step]]\nname = \"one\"\n";
+        let workflow = Arc::new(Workflow::parse(source).expect("it parses"));
+        let request = NewRun {
+            id,
+            tenant: String::new(),
+            version: workflow.version,
+            input: Arc::new(Value::from("x".repeat(bytes))),
+            requested: Vec::new(),
+            labels: BTreeMap::new(),
+            priority: 0,
+            deadline: None,
+            content_hash: [0; 32],
+            trace: BTreeMap::new(),
+            when: BTreeMap::new(),
+        };
+        let mut run = None;
+        apply(&workflow, id, &mut run, &Command::Create(Arc::new(request)), Timestamp(0));
+        (id, Cached { no: RunNo(0), run: run.expect("it was made"), workflow, fresh: 0 })
+    }
+
+    /// Puts runs of these sizes in, trims, and says which are left.
+    fn left(mut cache: Cache, sizes: &[usize]) -> Vec<usize> {
+        let runs: Vec<_> = (0..).zip(sizes).map(|(number, bytes)| cached(number, *bytes)).collect();
+        let ids: Vec<RunId> = runs.iter().map(|(id, _)| *id).collect();
+        runs.into_iter().for_each(|(id, cached)| cache.put(id, cached));
+        cache.trim();
+        assert_eq!(cache.runs.len(), ids.iter().filter(|id| cache.holds(**id)).count());
+        assert_eq!(cache.bytes, cache.runs.values().map(|(cached, ..)| weight(&cached.run)).sum::<usize>());
+        (0..ids.len()).filter(|number| cache.holds(ids[*number])).collect()
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_first() {
+        assert_eq!(left(Cache::new(2, usize::MAX), &[0, 0, 0]), [1, 2]);
+        assert_eq!(
+            left(Cache::new(9, 30_000), &[0, 20_000, 0, 20_000]),
+            [2, 3],
+            "two of them are too many bytes"
+        );
+        assert_eq!(left(Cache::new(9, 100_000), &[20_000; 4]), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_run_that_is_put_again_counts_once_and_as_new() {
+        let mut cache = Cache::new(2, usize::MAX);
+        for number in [0, 1, 0, 2] {
+            let (id, cached) = cached(number, 0);
+            cache.put(id, cached);
+        }
+        cache.trim();
+        let holds = [0, 1, 2].map(|number| cache.holds(cached(number, 0).0));
+        assert_eq!((holds, cache.len()), ([true, false, true], 2));
+    }
+}

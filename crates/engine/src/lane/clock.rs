@@ -141,3 +141,70 @@ impl Clock {
         self.leased_at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::Secret;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp(0) + Duration::from_secs(seconds)
+    }
+
+    /// Granted at 100 s and heard of; it may last until 200 s, and stand still for 30.
+    fn running() -> Clock {
+        Clock {
+            session: SessionId(uuid::Uuid::nil()),
+            no: RunNo(0),
+            version: 1,
+            attempt: 1,
+            started: true,
+            lasts: Duration::from_secs(30),
+            missed: 0,
+            progress: None,
+            done: 0,
+            asked: false,
+            grew_at: at(100),
+            secret: Secret([0; 16]).hash(),
+            leased_at: at(100),
+            deadline: Some(at(200)),
+            progress_timeout: Some(Duration::from_secs(30)),
+            sequence: 0,
+            directive: None,
+        }
+    }
+
+    /// What is overdue, and since which second, when `still` seconds do not count.
+    fn overdue(clock: &Clock, heard: i64, still: i64, now: i64) -> Option<(Cause, i64)> {
+        let overdue = clock.overdue(at(heard), |_| Duration::from_secs(still), at(now));
+        overdue.map(|(cause, due)| (cause, due.micros() / 1_000_000))
+    }
+
+    #[test]
+    fn the_time_that_is_up_first_counts() {
+        let clock = running();
+        assert_eq!(overdue(&clock, 129, 0, 129), None);
+        assert_eq!(overdue(&clock, 130, 0, 130), Some((Cause::NoProgress, 130)));
+        assert_eq!(overdue(&clock, 129, 0, 199), None, "who was not heard of since may have got on");
+        assert_eq!(overdue(&clock, 129, 0, 200), Some((Cause::AttemptTimeout, 200)));
+        let unheard = Clock { started: false, ..running() };
+        assert_eq!(overdue(&unheard, 0, 0, 109), None);
+        assert_eq!(overdue(&unheard, 0, 0, 110), Some((Cause::DispatchTimeout, 110)));
+        let missed = Clock { missed: MISSES, ..running() };
+        assert_eq!(overdue(&missed, 101, 0, 101), Some((Cause::LeaseLost, 100)));
+        assert_eq!(overdue(&Clock { missed: MISSES - 1, ..running() }, 101, 0, 101), None);
+    }
+
+    #[test]
+    fn every_time_is_later_by_what_does_not_count() {
+        let clock = running();
+        assert_eq!(overdue(&clock, 136, 7, 136), None);
+        assert_eq!(overdue(&clock, 137, 7, 137), Some((Cause::NoProgress, 137)));
+        assert_eq!(overdue(&clock, 129, 7, 206), None);
+        assert_eq!(overdue(&clock, 129, 7, 207), Some((Cause::AttemptTimeout, 207)));
+        let unheard = Clock { started: false, ..running() };
+        assert_eq!(overdue(&unheard, 0, 7, 116), None);
+        assert_eq!(overdue(&unheard, 0, 7, 117), Some((Cause::DispatchTimeout, 117)));
+    }
+}

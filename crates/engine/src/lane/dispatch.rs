@@ -414,13 +414,16 @@ mod tests {
         let mut dispatch = waiting(std::slice::from_ref(&queue));
         let from = |dispatch: &Dispatch| dispatch.wanted(0).get(&queue).map(|head| head.from);
         assert_eq!(from(&dispatch), Some(Place::FIRST), "nobody has looked yet");
+        assert_eq!((dispatch.waiting(&queue), dispatch.waiting("nobody's")), (1, 0));
         let two = Head { from: Place::FIRST, count: 2 };
         dispatch.read(&queue, two, vec![row(1), row(2)]);
         while dispatch.next_from_backlog(|_| false).is_some() {}
         assert_eq!(from(&dispatch), Some(row(2).place), "there may be more at the last one's place");
         dispatch.note_row(&queue, row(7).place);
         assert_eq!(from(&dispatch), Some(row(2).place));
+        assert!(!dispatch.direct(&queue), "older rows go first");
         dispatch.read(&queue, two, vec![row(7)]);
+        assert!(!dispatch.direct(&queue), "also those that were read");
         while dispatch.next_from_backlog(|_| false).is_some() {}
         assert_eq!(from(&dispatch), None, "these were all");
         assert!(dispatch.direct(&queue));

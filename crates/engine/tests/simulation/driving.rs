@@ -262,6 +262,11 @@ impl World {
                     "a run in doubt was written before it was read"
                 );
             }
+            match here.busy {
+                2 => self.db.stats.hit(Hit::SecondWrite),
+                3 => self.db.stats.hit(Hit::ThirdWrite),
+                _ => {}
+            }
         }
         self.note(format_args!("server {server} begins {}", Brief(&work)));
         self.check_together(server, &work);

@@ -19,8 +19,9 @@ use crate::world::{DAWN, Event, Role, World};
 const ENDS_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// Then nobody asks for anything for so long.
 const IDLE: Duration = Duration::from_secs(150);
-/// Works of an idle server in a minute: twelve rounds of housekeeping, and a few for what is left over.
-const IDLE_WORKS: u64 = 15;
+/// Works of an idle server in a minute: twelve or thirteen rounds of housekeeping, a few for what is left over, and the heads of queues
+/// on which polls came again while another server is there.
+const IDLE_WORKS: u64 = 20;
 
 impl World {
     /// Puts everybody in place.
