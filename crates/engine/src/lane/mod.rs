@@ -384,6 +384,8 @@ impl Lane {
         }
         self.housekeeping_due = now + self.config.housekeeping;
         self.rounds += 1;
+        // Of its own ready rows it knows, but for those of runs that the database refused to store.
+        let doubtful = self.others > 0 || !self.shunned.is_empty();
         self.shunned.retain(|_, (until, span)| *until + *span > now);
         self.dispatch.round();
         self.dispatch
@@ -395,11 +397,9 @@ impl Lane {
             (false, true) => Own::Known,
             (false, false) => Own::Over,
         };
-        // Of its own ready rows it knows, but for those of runs that the database refused to store.
-        let doubtful = thorough || self.others > 0 || !self.shunned.is_empty();
         Some(Work::Housekeep(Housekeep {
             horizon: self.horizon(),
-            queues: if doubtful { self.dispatch.parked_queues() } else { Vec::new() },
+            queues: if doubtful || thorough { self.dispatch.parked_queues() } else { Vec::new() },
             watched: if self.others == 0 { Vec::new() } else { self.sessions.watched() },
             progress: self.sessions.take_progress(),
             own,

@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use longtake_engine::ids::SessionId;
+use longtake_engine::ids::{RunId, SessionId};
 use longtake_engine::lane::work::{Committed, Work};
 use longtake_engine::lane::{Ask, Beat, Config, Lane, Poll, Standing, Ticket};
 use longtake_engine::time::{Duration, Timestamp};
@@ -157,6 +157,9 @@ fn serve(lane: &mut Lane, db: &mut Db, now: Timestamp, before: fn(&mut Lane, &Wo
         before(lane, &work);
         match &work {
             Work::Load(load) => lane.loaded(load, db.load(load, now), now),
+            Work::Write(write) if db.refuses(write, now) => {
+                lane.committed(write.number, Committed::Failed("poison".into()), now, &mut || rng.next());
+            }
             Work::Write(write) => {
                 let db::Applied { written, sessions } = db.write(write, 1, now);
                 lane.committed(write.number, Committed::Done { written, sessions }, now, &mut || rng.next());
@@ -167,20 +170,43 @@ fn serve(lane: &mut Lane, db: &mut Db, now: Timestamp, before: fn(&mut Lane, &Wo
     }
 }
 
+/// A run of the first workflow and a poll for its steps, as two asks.
+fn run_and_poll(now: Timestamp) -> (RunId, Ask, Ask) {
+    let (workflow, id) = (&workflows::pool()[0], rng::Rng::new(1).run());
+    let request = workflows::request(id, workflow, now, &mut rng::Rng::new(1)).into();
+    let queues = workflow.steps.iter().map(|step| step.queue.as_str().into()).collect();
+    let (session, executor) = (SessionId(id.0), "e".into());
+    let poll = Some(Poll { session, executor, queues, max_steps: 1, request: None, park: true });
+    let commands = vec![client::submit(&request, workflow)];
+    let submit = Ask { ticket: Ticket(2), commands, sheddable: true, beat: None, poll: None };
+    (id, submit, Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat: None, poll })
+}
+
+/// Nobody else is there, and yet a queue has a row that is not known any more: that of a run which the database refused to store.
+#[test]
+fn what_the_database_refused_is_looked_for_once_it_may_be_stored() {
+    let (mut lane, mut db, now) = (Lane::new(Config::default()), Db::new(false), world::DAWN);
+    let (id, submit, poll) = run_and_poll(now);
+    lane.ask(submit, now);
+    serve(&mut lane, &mut db, now, |_, _| ());
+    db.poison = Some(id);
+    lane.ask(poll, now);
+    serve(&mut lane, &mut db, now, |_, _| ());
+    let held = |db: &Db| db.runs[&id].run.steps.iter().filter(|step| step.live().is_some()).count();
+    assert_eq!((db.refused.len(), held(&db)), (1, 0), "it was matched, and refused");
+    db.poison = None;
+    serve(&mut lane, &mut db, now + Config::default().housekeeping, |_, _| ());
+    assert_eq!(held(&db), 1);
+}
+
 /// Not after the dispatch timeout: a caller that is gone is no executor that does not answer.
 #[test]
 fn what_is_matched_with_a_caller_that_is_gone_is_ready_again_at_once() {
     let (mut lane, mut db, now) = (Lane::new(Config::default()), Db::new(false), world::DAWN);
-    let (workflow, id) = (&workflows::pool()[0], rng::Rng::new(1).run());
-    let session = SessionId(id.0);
-    let request = workflows::request(id, workflow, now, &mut rng::Rng::new(1)).into();
-    let queues = workflow.steps.iter().map(|step| step.queue.as_str().into()).collect();
-    let poll = Some(Poll { session, executor: "e".into(), queues, max_steps: 1, request: None, park: true });
-    let ask = Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat: None, poll };
-    lane.ask(ask, now);
+    let (id, submit, poll) = run_and_poll(now);
+    lane.ask(poll, now);
     serve(&mut lane, &mut db, now, |_, _| ());
-    let commands = vec![client::submit(&request, workflow)];
-    lane.ask(Ask { ticket: Ticket(2), commands, sheddable: true, beat: None, poll: None }, now);
+    lane.ask(submit, now);
     serve(&mut lane, &mut db, now, |lane, work| {
         if matches!(work, Work::Write(_)) {
             lane.end_poll(Ticket(1), true, world::DAWN);
