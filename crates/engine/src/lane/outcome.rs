@@ -129,10 +129,11 @@ impl Lane {
             self.dispatch.note_all();
         }
         self.others = found.others;
-        self.sole = found.others == 0 && (self.sole || self.is_thorough());
         self.timers.extend(found.timers);
         found.ready.iter().for_each(|queue| self.dispatch.note_row(queue, Place::FIRST));
-        self.sessions.credit(found.outages);
+        let credited = self.sessions.credit(found.outages);
+        // After an outage the database has other ends of sessions than this server.
+        self.sole = found.others == 0 && (self.sole && !credited || self.is_thorough());
         found.adopted.iter().for_each(|session| self.sessions.adopt(session));
         for run in found.changed {
             self.cache.take(run);

@@ -25,6 +25,8 @@ use super::{Origin, Pending};
 
 /// How long a session lasts when the steps that it holds do not say otherwise.
 pub const SESSION_LASTS: Duration = Duration::from_secs(30);
+/// What is given back for an outage beyond its length: a time to call again.
+const OUTAGE_GRACE: Duration = Duration::from_secs(5);
 /// How long a session that no write ever named is remembered.
 const IDLE: Duration = Duration::from_secs(120);
 /// An executor whose name no call has said yet.
@@ -225,14 +227,19 @@ impl Sessions {
     }
 
     /// Outages that ended. What was alive when one began was given more time; how much, the next renewal says, or the
-    /// database when it is up.
-    pub fn credit(&mut self, outages: Vec<(Timestamp, Duration)>) {
-        for (began, _) in outages.iter().filter(|outage| !self.outages.contains(outage)) {
+    /// database when it is up. True if one is news.
+    pub fn credit(&mut self, outages: Vec<(Timestamp, Duration)>) -> bool {
+        let new: Vec<_> = outages.iter().filter(|outage| !self.outages.contains(outage)).collect();
+        let credited = !new.is_empty();
+        for (began, _) in new {
+            // What the one before it covers is not a part of it, but who lived then was given more, too.
+            let lived = *began - OUTAGE_GRACE;
             self.sessions
                 .values_mut()
-                .for_each(|session| session.until = session.until.filter(|until| until < began));
+                .for_each(|session| session.until = session.until.filter(|until| *until < lived));
         }
         self.outages = outages;
+        credited
     }
 
     /// For how long clocks that run since then stood still.

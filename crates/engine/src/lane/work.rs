@@ -256,7 +256,7 @@ pub struct Found {
     pub adopted: Vec<AdoptedSession>,
     /// Other replicas that were present within the last 15 s, also if they have said goodbye.
     pub others: usize,
-    /// The latest outages: from when on, and for how long the clocks of attempts stood still.
+    /// The latest outages: from when on, and for how long the clocks of attempts stood still. None covers a part of another.
     pub outages: Vec<(Timestamp, Duration)>,
 }
 

@@ -374,8 +374,10 @@ impl Db {
             return;
         }
         self.stats.hit(Hit::Outage);
-        let credit = now.since(began) + Duration::from_secs(5);
-        self.outages.push((began, credit));
+        let covered = self.outages.last().map_or(began, |(began, credit)| *began + *credit);
+        let from = covered.max(began);
+        let credit = (now + Duration::from_secs(5)).since(from);
+        self.outages.push((from, credit));
         let alive = self.sessions.iter_mut().filter(|(_, row)| !row.ended && row.until >= began);
         let ends: Vec<_> = alive
             .map(|(id, row)| {

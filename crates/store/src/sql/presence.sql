@@ -3,6 +3,9 @@
 -- An outage is a time in which no replica was present: none that had not said goodbye was seen for 15 seconds. It begins with
 -- the last presence of any. The first write of presence that finds it so credits it; replicas that come back at the same time
 -- find the same beginning, and its primary key lets one of them through. A replica that starts ($3) was not present before.
+--
+-- Its length and five seconds more are given back, but what the outage before it covers with its five seconds is not given twice:
+-- else a server that loses its connection every second would keep the sessions of the dead alive for as long as that goes on.
 with
 clock as materialized (
     select coalesce($1::timestamptz, clock_timestamp()) as now
@@ -13,19 +16,29 @@ before as materialized (
             as present
     from replica, clock
 ),
-credited as (
-    insert into outage (began, credit_us)
-    select seen_at, greatest(extract(epoch from now - seen_at) * 1000000, 0)::bigint + 5000000
+uncovered as materialized (
+    select seen_at, now + interval '5 s' as ends, greatest(seen_at, (
+        select covered
+        from (select began + credit_us * interval '1 microsecond' as covered from outage order by began desc limit 1) as last
+        -- Later than it could be: the clock was set in between.
+        where covered <= now + interval '5 s'
+    )) as began
     from before, clock
     where seen_at is not null and not present
+),
+credited as (
+    insert into outage (began, credit_us)
+    select began, (extract(epoch from ends - began) * 1000000)::bigint
+    from uncovered
+    where ends > began
     on conflict (began) do nothing
     returning began, credit_us
 ),
 moved as (
     update session
     set until = until + credit_us * interval '1 microsecond'
-    from credited
-    where not ended and until > began
+    from credited, uncovered
+    where not ended and until > seen_at
 ),
 present as (
     insert into replica (replica_id, seen_at)

@@ -81,9 +81,35 @@ async fn a_replica_that_starts_again_under_its_own_name_was_not_present() {
     let one = Uuid::new_v4();
     scene.begin(one, false, after(100)).await;
     scene.begin(one, false, after(103)).await;
-    // 3 s and 5 s more, although it was seen only 3 s ago: it was itself that was away.
-    assert_eq!(scene.outages().await, [(START, seconds(105)), (after(100), seconds(8))]);
-    assert_eq!(scene.ends().await, [30 + 105 + 8]);
+    // 3 s and 5 s more, although it was seen only 3 s ago: it was itself that was away. 5 s of that were given before.
+    assert_eq!(scene.outages().await, [(START, seconds(105)), (after(105), seconds(3))]);
+    assert_eq!(scene.ends().await, [30 + 105 + 3]);
+}
+
+/// A server whose connection is lost again and again gives back the time that passes and five seconds, not five seconds each time.
+#[tokio::test]
+async fn outages_that_follow_each_other_give_no_more_than_passes() {
+    let scene = Scene::new(&[30, 3, -1]).await;
+    let one = Uuid::new_v4();
+    for now in 100..=120 {
+        scene.begin(one, false, after(now)).await;
+        // The one that had three seconds left has eight now, however often there is an outage.
+        assert_eq!(scene.ends().await, [30 + now + 5, 3 + now + 5, -1]);
+    }
+    scene.begin(one, false, after(160)).await;
+    assert_eq!(scene.ends().await, [30 + 160 + 5, 3 + 160 + 5, -1]);
+}
+
+/// What a clock that was ahead for a while has covered is not taken from an outage of the right time.
+#[tokio::test]
+async fn an_outage_is_credited_though_the_clock_was_ahead_before() {
+    let scene = Scene::new(&[30]).await;
+    scene.begin(Uuid::new_v4(), false, after(3_600)).await;
+    assert_eq!(scene.ends().await, [30 + 3_605]);
+    let sql = "update replica set seen_at = seen_at - interval '3580 s'; update session set until = until - interval '3580 s'";
+    sqlx::raw_sql(sql).execute(scene.database.store.pool()).await.unwrap();
+    scene.begin(Uuid::new_v4(), false, after(100)).await;
+    assert_eq!(scene.ends().await, [30 + 25 + 80 + 5]);
 }
 
 #[tokio::test]
