@@ -27,7 +27,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use longtake_engine::ids::{RunId, SessionId};
-use longtake_engine::lane::work::{Committed, Work};
+use longtake_engine::lane::work::{Committed, Own, Work};
 use longtake_engine::lane::{Ask, Beat, Config, Lane, Poll, Standing, Ticket};
 use longtake_engine::time::{Duration, Timestamp};
 
@@ -180,6 +180,21 @@ fn run_and_poll(now: Timestamp) -> (RunId, Ask, Ask) {
     let commands = vec![client::submit(&request, workflow)];
     let submit = Ask { ticket: Ticket(2), commands, sheddable: true, beat: None, poll: None };
     (id, submit, Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat: None, poll })
+}
+
+/// A server that was alone counts on knowing every lease only once it has looked: another one may have granted some before it went.
+#[test]
+fn who_was_not_alone_looks_before_it_knows_every_lease() {
+    let (mut lane, mut db) = (Lane::new(Config::default()), Db::new(false));
+    db.presence.insert(2, world::DAWN);
+    let rounds = (0..8).map(|round| {
+        let now = world::DAWN + Duration::from_secs(round * 5);
+        let Some(Work::Housekeep(round)) = lane.next(now, &mut || 0) else { panic!("a round is due") };
+        lane.found(db.housekeep(&round, 1, now));
+        round.own
+    });
+    let looked = [Own::All, Own::Over, Own::Over, Own::Over, Own::Over, Own::Over, Own::All, Own::Known];
+    assert_eq!(rounds.collect::<Vec<_>>(), looked);
 }
 
 /// Nobody else is there, and yet a queue has a row that is not known any more: that of a run which the database refused to store.
