@@ -119,7 +119,9 @@ impl Dispatch {
             if queue.seats.is_empty() {
                 let read = queue.backlog.front().map(|row| row.place);
                 queue.backlog.clear();
-                shared.then_some(Place::FIRST).or(read).into_iter().for_each(|place| queue.note(place));
+                if let Some(place) = shared.then_some(Place::FIRST).or(read) {
+                    queue.note(place);
+                }
             }
         }
         if let Some(request) = poll.request {

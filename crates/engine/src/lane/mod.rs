@@ -30,6 +30,7 @@ mod clock;
 mod dispatch;
 mod inspect;
 mod outcome;
+mod session;
 mod sessions;
 mod timeouts;
 pub mod work;
@@ -42,7 +43,7 @@ pub use ask::{
 };
 pub use clock::DISPATCH_TIMEOUT;
 pub use inspect::{Counts, Inspection};
-pub use sessions::SESSION_LASTS;
+pub use session::SESSION_LASTS;
 
 use crate::command::{Command, Lease, Timer};
 use crate::definition::Workflow;

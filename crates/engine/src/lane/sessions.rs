@@ -19,21 +19,12 @@ use crate::time::{Duration, Timestamp};
 
 use super::ask::{Beat, Progress, Standing};
 use super::clock::Clock;
-use super::timeouts::Timeouts;
+use super::session::{Held, SESSION_LASTS, Session};
 use super::work::{AdoptedSession, Over, ProgressWrite, SessionWrite};
 use super::{Origin, Pending};
 
-/// How long a session lasts when the steps that it holds do not say otherwise.
-pub const SESSION_LASTS: Duration = Duration::from_secs(30);
-/// What is given back for an outage beyond its length: a time to call again.
-const OUTAGE_GRACE: Duration = Duration::from_secs(5);
 /// How long a session that no write ever named is remembered.
 const IDLE: Duration = Duration::from_secs(120);
-/// An executor whose name no call has said yet.
-const UNNAMED: &str = "executor";
-
-/// A step of a run, which one session at most holds.
-type Held = (RunId, StepNo);
 
 /// The steps of a run.
 fn of_run(run: RunId) -> RangeInclusive<Held> {
@@ -52,27 +43,6 @@ pub(super) struct Sessions {
     news: Vec<SessionId>,
     /// Outages: when they began and by how much attempt clocks are moved.
     outages: Vec<(Timestamp, Duration)>,
-}
-
-#[derive(Debug)]
-struct Session {
-    executor: Arc<str>,
-    /// When it last called.
-    heard: Timestamp,
-    /// Its committed end; none before the first commit, or when another replica renewed it.
-    until: Option<Timestamp>,
-    /// What it holds was read again since then.
-    verified: bool,
-    /// Wants a later end in the next write.
-    renew: bool,
-    /// Ended in the database; its leases are being revoked.
-    ended: bool,
-    leases: BTreeSet<Held>,
-    /// The heartbeat timeouts of its leases, and of those among them that its executor was heard of.
-    held: Timeouts,
-    running: Timeouts,
-    /// How many runs are being read for it.
-    searching: usize,
 }
 
 /// A lease to take back.
@@ -226,17 +196,12 @@ impl Sessions {
         self.search(adopted.id, &adopted.runs);
     }
 
-    /// Outages that ended. What was alive when one began was given more time; how much, the next renewal says, or the
-    /// database when it is up. True if one is news.
+    /// Outages that ended; true if one is news. Who was alive when it began was given more time: how much, the next renewal
+    /// says, or the database when it is up.
     pub fn credit(&mut self, outages: Vec<(Timestamp, Duration)>) -> bool {
-        let new: Vec<_> = outages.iter().filter(|outage| !self.outages.contains(outage)).collect();
-        let credited = !new.is_empty();
-        for (began, _) in new {
-            // What the one before it covers is not a part of it, but who lived then was given more, too.
-            let lived = *began - OUTAGE_GRACE;
-            self.sessions
-                .values_mut()
-                .for_each(|session| session.until = session.until.filter(|until| *until < lived));
+        let credited = outages.iter().any(|outage| !self.outages.contains(outage));
+        if credited {
+            self.sessions.values_mut().for_each(|session| session.until = None);
         }
         self.outages = outages;
         credited
@@ -461,42 +426,5 @@ impl Sessions {
     /// How many sessions are known, and how many leases they hold.
     pub fn count(&self) -> (usize, usize) {
         (self.sessions.len(), self.clocks.len())
-    }
-}
-
-impl Session {
-    fn new(executor: Arc<str>) -> Session {
-        let executor = if executor.is_empty() { Arc::from(UNNAMED) } else { executor };
-        Session {
-            executor,
-            heard: Timestamp::default(),
-            until: None,
-            verified: false,
-            renew: false,
-            ended: false,
-            leases: BTreeSet::new(),
-            held: Timeouts::default(),
-            running: Timeouts::default(),
-            searching: 0,
-        }
-    }
-
-    fn told(&mut self, until: Timestamp) {
-        self.until = Some(until);
-        self.verified = false;
-    }
-
-    fn is_over(&self, now: Timestamp) -> bool {
-        !self.renew && self.until.is_some_and(|until| until < now)
-    }
-
-    fn holds_nothing(&self) -> bool {
-        self.leases.is_empty() && self.searching == 0
-    }
-
-    /// Renewed when a third of its time has gone, and when it has much more than it should: it holds a stricter lease now.
-    fn want_time(&mut self, lasts: Duration, now: Timestamp) {
-        let left = self.until.map_or(Duration::ZERO, |until| until.since(now));
-        self.renew |= !self.ended && (left.0 <= lasts.0 / 3 * 2 || left.0 > lasts.0.saturating_mul(3) / 2);
     }
 }
