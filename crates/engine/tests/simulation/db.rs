@@ -63,6 +63,8 @@ pub struct Row {
     pub checkpoints: BTreeMap<StepNo, Checkpoint>,
     /// Every state that was ever committed, and when.
     pub history: Vec<(Timestamp, Rc<Run>)>,
+    /// Who wrote it last.
+    pub by: Replica,
 }
 
 pub struct SessionRow {
@@ -162,7 +164,7 @@ impl Db {
         let mut written = BTreeMap::new();
         for run in &write.runs {
             if self.fence_holds(run, now) {
-                written.insert(run.id, self.store(run, now));
+                written.insert(run.id, self.store(run, replica, now));
             }
         }
         Applied { written, sessions }
@@ -213,7 +215,7 @@ impl Db {
         true
     }
 
-    fn store(&mut self, write: &RunWrite, now: Timestamp) -> RunNo {
+    fn store(&mut self, write: &RunWrite, replica: Replica, now: Timestamp) -> RunNo {
         let row = self.runs.remove(&write.id);
         let judge = Judge {
             id: write.id,
@@ -226,7 +228,7 @@ impl Db {
         };
         let row = judge.with_events(row, write, &mut self.numbers, &mut self.stats);
         let no = row.no;
-        self.runs.insert(write.id, row);
+        self.runs.insert(write.id, Row { by: replica, ..row });
         no
     }
 

@@ -272,13 +272,18 @@ impl World {
 
     /// No step waits for long while a poll waits for it, unless the database refused to store its run.
     fn check_ready(&self, calm: Timestamp) {
-        // A single server made it ready itself; of what others did, housekeeping learns.
-        let patience = Duration::from_secs(if self.servers.len() == 1 { 3 } else { 8 });
+        // A single server knows what it made ready itself; of what others did, housekeeping learns: also of what was still on its
+        // way from the process before, when that died.
+        let sole = match &self.servers[..] {
+            [server] => Some(server.replica),
+            _ => None,
+        };
         for (id, row) in &self.db.runs {
             if self.db.refused.get(id).is_some_and(|at| self.now.since(*at) < Duration::from_secs(130)) {
                 continue;
             }
             let changed = row.history.last().map_or(calm, |(at, _)| *at);
+            let patience = Duration::from_secs(if sole == Some(row.by) { 3 } else { 8 });
             for step in row.ready.keys() {
                 let queue = &row.workflow.steps[*step].queue;
                 let long = |since: Timestamp| self.now.since(since.max(calm)) > patience;

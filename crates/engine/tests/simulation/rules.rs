@@ -262,5 +262,6 @@ fn new_row(no: RunNo, write: &RunWrite, now: Timestamp) -> Row {
         timers: BTreeMap::new(),
         checkpoints: BTreeMap::new(),
         history: Vec::new(),
+        by: 0,
     }
 }
