@@ -8,14 +8,14 @@ heads as materialized (
     from unnest($2::text[], $3::bigint[], $5::integer[], $6::timestamptz[]) as q (queue, wanted, priority, since)
     cross join lateral (
         -- The first part comes first, and what fills the limit by itself leaves the second one alone. Each begins at its place
-        -- in the index: rows that were taken before it are not gone over.
+        -- in the index: rows that were taken before it are not gone over. Rows of one time come in any order.
         select run_no, step, priority, since
         from (
             (
                 select run_no, step, priority, since
                 from ready
                 where ready.queue = q.queue and ready.priority = q.priority and ready.since >= q.since
-                order by since, run_no, step
+                order by since
                 limit q.wanted
             )
             union all
@@ -23,7 +23,7 @@ heads as materialized (
                 select run_no, step, priority, since
                 from ready
                 where ready.queue = q.queue and ready.priority < q.priority
-                order by priority desc, since, run_no, step
+                order by priority desc, since
                 limit q.wanted
             )
         ) as parts

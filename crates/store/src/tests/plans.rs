@@ -46,20 +46,34 @@ fn is_partition(table: &str) -> bool {
     table.strip_prefix("history_").is_some_and(|range| range.parse::<i64>().is_ok())
 }
 
+/// The first column of each index.
+type Leading = BTreeMap<String, String>;
+
+async fn leading(connection: &mut PgConnection) -> Leading {
+    const FIRST: &str = "select indexrelid::regclass::text, attname::text from pg_index
+        join pg_attribute on attrelid = indrelid and attnum = indkey[0]";
+    let rows: Vec<(String, String)> = sqlx::query_as(FIRST).fetch_all(connection).await.expect("indexes");
+    rows.into_iter().collect()
+}
+
 /// What is wrong with a plan.
-fn problems(node: &Value, problems: &mut Vec<String>) {
+fn problems(node: &Value, leading: &Leading, problems: &mut Vec<String>) {
     match node {
-        Value::Array(nodes) => nodes.iter().for_each(|node| self::problems(node, problems)),
+        Value::Array(nodes) => nodes.iter().for_each(|node| self::problems(node, leading, problems)),
         Value::Object(fields) => {
             let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
             let (kind, table) = (text("Node Type"), text("Relation Name"));
             let by_key = fields.contains_key("Index Cond");
             let is_large = LARGE.contains(&table) || is_partition(table);
             let walk = kind.ends_with("Scan") && is_large && !by_key;
-            if walk || kind == "Hash Join" || kind == "Merge Join" {
-                problems.push(format!("{kind} {table}"));
+            // A condition on later columns only is looked for through all of the index.
+            let index = text("Index Name");
+            let from_the_side = by_key
+                && leading.get(index).is_some_and(|first| !text("Index Cond").contains(&format!("{first} ")));
+            if walk || from_the_side || kind == "Hash Join" || kind == "Merge Join" {
+                problems.push(format!("{kind} {table}{index}"));
             }
-            fields.values().for_each(|node| self::problems(node, problems));
+            fields.values().for_each(|node| self::problems(node, leading, problems));
         }
         _ => {}
     }
@@ -81,12 +95,13 @@ async fn check(connection: &mut PgConnection, when: &str) {
         ("housekeep", lane::HOUSEKEEP),
     ];
     let others = others.map(|(name, statement)| (name.to_owned(), statement.to_owned()));
+    let leading = leading(connection).await;
     for (name, statement) in shapes.iter().chain(&others) {
         let mut own = BTreeMap::new();
         types(statement, &mut own);
         let types = if name.starts_with("write") { &write } else { &own };
         let mut found = Vec::new();
-        problems(&plan(connection, statement, types).await, &mut found);
+        problems(&plan(connection, statement, types).await, &leading, &mut found);
         assert!(found.is_empty(), "{name}, {when}: {found:?}");
     }
 }
@@ -98,7 +113,7 @@ async fn check_the_check(connection: &mut PgConnection) {
     let mut own = BTreeMap::new();
     types(statement, &mut own);
     let mut found = Vec::new();
-    problems(&plan(connection, statement, &own).await, &mut found);
+    problems(&plan(connection, statement, &own).await, &leading(connection).await, &mut found);
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
@@ -142,6 +157,14 @@ async fn lanes_go_by_index_at_any_size() {
             extend_to(&database, 40).await;
         }
     }
+    // As while a dump is made: all rows are dead, none may be cleaned up, and statistics know of none.
+    let mut dump = database.connect().await;
+    dump.execute("begin isolation level repeatable read; select count(*) from ready").await.unwrap();
+    for table in LARGE {
+        connection.execute(AssertSqlSafe(format!("delete from {table}"))).await.unwrap();
+    }
+    connection.execute("analyze").await.unwrap();
+    check(&mut connection, "only dead rows, analysed").await;
 }
 
 /// So many partitions of history.
@@ -166,6 +189,7 @@ async fn removing_goes_by_index_at_any_size() {
     connection.execute("set lock_timeout = 0").await.unwrap();
     extend_to(&database, 8).await;
     connection.execute("create table history_left (like history including all)").await.unwrap();
+    let leading = leading(&mut connection).await;
     for runs in [1, 10, 200, 50_000] {
         let tables = LARGE.join(", ");
         connection.execute(AssertSqlSafe(format!("truncate {tables}"))).await.unwrap();
@@ -181,7 +205,7 @@ async fn removing_goes_by_index_at_any_size() {
                 let mut own = BTreeMap::new();
                 types(statement, &mut own);
                 let mut found = Vec::new();
-                problems(&plan(&mut connection, statement, &own).await, &mut found);
+                problems(&plan(&mut connection, statement, &own).await, &leading, &mut found);
                 assert!(found.is_empty(), "{name}, {runs} runs, {mode}: {found:?}");
             }
         }
