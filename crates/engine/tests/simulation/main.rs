@@ -2,8 +2,9 @@
 //!
 //! A seed is a number from which all chance follows. `LONGTAKE_SIM_SEEDS=100000` runs more of them, `LONGTAKE_SIM_SEED=42` one,
 //! with its trace (`LONGTAKE_SIM_LINES=1000` of it) and without some troubles (`LONGTAKE_SIM_WITHOUT=lost,crash`; `shrink` finds out which
-//! a failure does not need). What is checked is in `rules` (of every commit), `oracle` (of every reply) and `phases` (in the end).
+//! a failure does not need). What is checked is in `rules` (of every commit), `oracle` (of every reply) and `phases` (in the end). What is left to no chance is in `by_hand`.
 
+mod by_hand;
 mod call;
 mod client;
 mod db;
@@ -26,12 +27,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use longtake_engine::ids::{RunId, SessionId};
-use longtake_engine::lane::work::{Committed, Own, Work};
-use longtake_engine::lane::{Ask, Beat, Config, Lane, Poll, Standing, Ticket};
-use longtake_engine::time::{Duration, Timestamp};
-
-use db::Db;
 use shrink::{Without, shrink};
 use stats::Stats;
 use world::World;
@@ -135,118 +130,4 @@ fn every_seed_holds() {
     println!("{} seeds: {}", seeds - first, shown.join(", "));
     let missing: Vec<&String> = all.iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     assert!(seeds - first < ENOUGH || missing.is_empty(), "never happened: {missing:?}");
-}
-
-/// Rounds and clocks are due every few seconds, whatever the database's clock was set to in between.
-#[test]
-fn a_clock_that_is_set_back_puts_off_nothing() {
-    let (mut lane, mut db) = (Lane::new(Config::default()), Db::new(false));
-    serve(&mut lane, &mut db, world::DAWN, |_, _| ());
-    let earlier = world::DAWN - Duration::from_secs(3600);
-    serve(&mut lane, &mut db, earlier, |_, _| ());
-    let due = earlier + Config::default().housekeeping;
-    assert!(lane.wake_at() <= due, "{:?}", lane.wake_at());
-    let work = lane.next(due, &mut || 0);
-    assert!(matches!(work, Some(Work::Housekeep(_))), "{work:?}");
-}
-
-/// Does all that a lane wants done now, as replica 1. `before` sees each work first.
-fn serve(lane: &mut Lane, db: &mut Db, now: Timestamp, before: fn(&mut Lane, &Work)) {
-    let mut rng = rng::Rng::new(1);
-    while let Some(work) = lane.next(now, &mut || rng.next()) {
-        before(lane, &work);
-        match &work {
-            Work::Load(load) => lane.loaded(load, db.load(load, now), now),
-            Work::Write(write) if db.refuses(write, now) => {
-                lane.committed(write.number, Committed::Failed("poison".into()), now, &mut || rng.next());
-            }
-            Work::Write(write) => {
-                let db::Applied { written, sessions } = db.write(write, 1, now);
-                lane.committed(write.number, Committed::Done { written, sessions }, now, &mut || rng.next());
-            }
-            Work::Housekeep(round) => lane.found(db.housekeep(round, 1, now)),
-            Work::EndSessions(_) | Work::ForgetSessions(_) => panic!("nobody's time is up"),
-        }
-    }
-}
-
-/// A run of the first workflow and a poll for its steps, as two asks.
-fn run_and_poll(now: Timestamp) -> (RunId, Ask, Ask) {
-    let (workflow, id) = (&workflows::pool()[0], rng::Rng::new(1).run());
-    let request = workflows::request(id, workflow, now, &mut rng::Rng::new(1)).into();
-    let queues = workflow.steps.iter().map(|step| step.queue.as_str().into()).collect();
-    let (session, executor) = (SessionId(id.0), "e".into());
-    let poll = Some(Poll { session, executor, queues, max_steps: 1, request: None, park: true });
-    let commands = vec![client::submit(&request, workflow)];
-    let submit = Ask { ticket: Ticket(2), commands, sheddable: true, beat: None, poll: None };
-    (id, submit, Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat: None, poll })
-}
-
-/// A server that was alone counts on knowing every lease only once it has looked: another one may have granted some before it went.
-#[test]
-fn who_was_not_alone_looks_before_it_knows_every_lease() {
-    let (mut lane, mut db) = (Lane::new(Config::default()), Db::new(false));
-    db.presence.insert(2, world::DAWN);
-    let rounds = (0..8).map(|round| {
-        let now = world::DAWN + Duration::from_secs(round * 5);
-        let Some(Work::Housekeep(round)) = lane.next(now, &mut || 0) else { panic!("a round is due") };
-        lane.found(db.housekeep(&round, 1, now));
-        round.own
-    });
-    let looked = [Own::All, Own::Over, Own::Over, Own::Over, Own::Over, Own::Over, Own::All, Own::Known];
-    assert_eq!(rounds.collect::<Vec<_>>(), looked);
-}
-
-/// Nobody else is there, and yet a queue has a row that is not known any more: that of a run which the database refused to store.
-#[test]
-fn what_the_database_refused_is_looked_for_once_it_may_be_stored() {
-    let (mut lane, mut db, now) = (Lane::new(Config::default()), Db::new(false), world::DAWN);
-    let (id, submit, poll) = run_and_poll(now);
-    lane.ask(submit, now);
-    serve(&mut lane, &mut db, now, |_, _| ());
-    db.poison = Some(id);
-    lane.ask(poll, now);
-    serve(&mut lane, &mut db, now, |_, _| ());
-    let held = |db: &Db| db.runs[&id].run.steps.iter().filter(|step| step.live().is_some()).count();
-    assert_eq!((db.refused.len(), held(&db)), (1, 0), "it was matched, and refused");
-    db.poison = None;
-    serve(&mut lane, &mut db, now + Config::default().housekeeping, |_, _| ());
-    assert_eq!(held(&db), 1);
-}
-
-/// Not after the dispatch timeout: a caller that is gone is no executor that does not answer.
-#[test]
-fn what_is_matched_with_a_caller_that_is_gone_is_ready_again_at_once() {
-    let (mut lane, mut db, now) = (Lane::new(Config::default()), Db::new(false), world::DAWN);
-    let (id, submit, poll) = run_and_poll(now);
-    lane.ask(poll, now);
-    serve(&mut lane, &mut db, now, |_, _| ());
-    lane.ask(submit, now);
-    serve(&mut lane, &mut db, now, |lane, work| {
-        if matches!(work, Work::Write(_)) {
-            lane.end_poll(Ticket(1), true, world::DAWN);
-        }
-    });
-    let steps = &db.runs[&id].run.steps;
-    assert_eq!(steps.iter().map(|step| step.attempts.len()).sum::<usize>(), 1, "it was matched");
-    assert!(steps.iter().all(|step| step.live().is_none()), "and nobody has it");
-}
-
-/// Another replica ended it: the renewal finds that, and the heartbeat that asked for it says so.
-#[test]
-fn a_heartbeat_hears_that_its_session_has_ended() {
-    let (mut lane, mut db) = (Lane::new(Config::default()), Db::new(false));
-    let session = SessionId(rng::Rng::new(1).run().0);
-    let beat = |lane: &mut Lane, db: &mut Db, now| {
-        let beat = Some(Beat { session, executor: "e".into(), leases: Vec::new(), complete: true });
-        lane.ask(Ask { ticket: Ticket(1), commands: Vec::new(), sheddable: false, beat, poll: None }, now);
-        serve(lane, db, now, |_, _| ());
-        lane.replies().pop().expect("an answer").session
-    };
-    assert!(matches!(beat(&mut lane, &mut db, world::DAWN), Some(Standing::Lives { .. })));
-    let row = db.sessions.get_mut(&session).expect("a session");
-    (row.replica, row.ended) = (2, true);
-    let later = world::DAWN + Duration::from_secs(20);
-    db.presence.insert(2, later);
-    assert_eq!(beat(&mut lane, &mut db, later), Some(Standing::Ended));
 }
