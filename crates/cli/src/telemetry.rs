@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::{Request, Status};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -63,6 +64,9 @@ impl Telemetry {
             let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("longtake"));
             layer.with_filter(EnvFilter::new(EXPORTED))
         });
+        // Calls have spans only where these are exported: ten thousand polls may be held.
+        let filter = filter
+            .and(filter_fn(|of| of.is_event() || of.name() != longtake_orchestrator::telemetry::CALL_SPAN));
         // A second call in one process (tests) keeps the first.
         let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(exported).try_init();
         if let Some(error) = problem {

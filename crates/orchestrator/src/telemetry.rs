@@ -27,12 +27,15 @@ impl Injector for Pairs {
     }
 }
 
+/// The name of a call's span.
+pub const CALL_SPAN: &str = "rpc";
+
 /// The span of a call; its parent is what the caller's `traceparent` names.
 /// Names: OpenTelemetry semantic conventions for RPC, 1.45.
 pub fn call_span(request: &http::Request<()>) -> tracing::Span {
     let method = request.uri().path().trim_start_matches('/');
     let span = tracing::info_span!(
-        "rpc",
+        CALL_SPAN,
         otel.name = method,
         otel.kind = "server",
         rpc.system.name = "grpc",
