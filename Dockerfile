@@ -4,7 +4,7 @@ FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
-# Twice as long to build, a tenth less work for each call (docs/BENCHMARKS.md).
+# Longer to build, a tenth less work for the server (docs/BENCHMARKS.md).
 ENV CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 WORKDIR /src
 COPY . .

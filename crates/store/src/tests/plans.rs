@@ -71,7 +71,7 @@ fn problems(node: &Value, leading: &Leading, problems: &mut Vec<String>) {
             let from_the_side = by_key
                 && leading.get(index).is_some_and(|first| !text("Index Cond").contains(&format!("{first} ")));
             if walk || from_the_side || kind == "Hash Join" || kind == "Merge Join" {
-                problems.push(format!("{kind} {table}{index}"));
+                problems.push(format!("{kind} {table} {index}"));
             }
             fields.values().for_each(|node| self::problems(node, leading, problems));
         }
